@@ -1,0 +1,75 @@
+"""Run a function or a program over any number of inputs on a Dask cluster and get a Parquet dataset back.
+
+The way of the data, and the modules in its order::
+
+    inputs -> plan -> window -> graph -> scheduler -> worker -> child -> parts -> receipt -> log -> results
+
+    errors, records, config                    the words that every stage shares
+    workload, resources, retry, code           what to do: no cluster, no clock
+    keys, inputs, plan                         what to do it to, and what is left to do
+    window                                     the state machine: events in, instructions out, time is an argument
+    graph, cluster, intake, ledger, driver     what speaks to the scheduler and carries the instructions out
+    run                                        what a user holds
+    worker                                     what runs on worker nodes: batch, guardian, child, limits, meter
+    dataset                                    the log, the parts, reading
+    progress, cli                              what a person sees
+
+Names load when they are used: ``import dcompute`` loads neither Dask nor pandas nor Arrow.
+The module ``workload`` is the exception: it costs the standard library only, and loaded later it would hide the decorator of its name.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from dcompute.workload import Workload, workload
+
+if TYPE_CHECKING:
+    from dcompute.dataset import Dataset, open
+    from dcompute.inputs import files, grid
+    from dcompute.retry import Retry
+    from dcompute.run import Run, map, preview
+    from dcompute.worker.context import current
+
+__version__ = "0.1.0"
+
+#: Where each public name is defined.
+_HOMES = {
+    "Dataset": "dcompute.dataset",
+    "Retry": "dcompute.retry",
+    "Run": "dcompute.run",
+    "current": "dcompute.worker.context",
+    "files": "dcompute.inputs",
+    "grid": "dcompute.inputs",
+    "map": "dcompute.run",
+    "open": "dcompute.dataset",
+    "preview": "dcompute.run",
+}
+
+__all__ = [
+    "Dataset",
+    "Retry",
+    "Run",
+    "Workload",
+    "current",
+    "files",
+    "grid",
+    "map",
+    "open",
+    "preview",
+    "workload",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'dcompute' has no attribute {name!r}")
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,228 @@
+"""What one run is asked to do, checked as far as that can be done without a worker and without waiting."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dcompute.cluster import Connection, connect, existing_client, leave_slot
+from dcompute.code import pack, zip_module
+from dcompute.config import settings
+from dcompute.dataset.names import new_run_id
+from dcompute.dataset.schema import to_text
+from dcompute.dataset.store import Store
+from dcompute.dataset.writer import Writer
+from dcompute.errors import StoreError, UsageError
+from dcompute.graph import Packed, refuse_fusing
+from dcompute.inputs import Inputs
+from dcompute.records import STAYING_KINDS, Kind, Request, RunSpec
+from dcompute.window import WindowConfig
+from dcompute.workload import Workload
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+#: What ``retry_failed`` may say beside True, False and kinds.
+NEVER = "never"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How a run goes about its work."""
+
+    batch_size: int | str = "auto"
+    errors: str = "record"
+    max_failures: float | None = None
+    retry_failed: bool | str | Sequence[str] = False
+    on_change: str = "rerun"
+    takeover: bool = False
+    workers: int | None = None
+
+    def check(self) -> None:
+        """Refuse what makes no sense.
+
+        Raises
+        ------
+        UsageError
+            Which names the option and what it may be.
+        """
+        size = self.batch_size
+        if size != "auto" and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
+            raise UsageError(f'batch_size={size!r}: say "auto", or a whole number of items from 1 on')
+        _one_of("errors", self.errors, ("record", "raise"))
+        _one_of("on_change", self.on_change, ("rerun", "keep", "error"))
+        limit = self.max_failures
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int | float) or limit < 0):
+            raise UsageError(f"max_failures={limit!r}: say a number of items, or a share between 0 and 1")
+        if isinstance(limit, float) and limit > 1 and not limit.is_integer():
+            raise UsageError(f"max_failures={limit!r}: a share lies between 0 and 1, a number of items is whole")
+        for kind in self.kinds_again() or ():
+            _one_of("retry_failed", kind, tuple(Kind))
+
+    def kinds_again(self) -> frozenset[str] | None:
+        """The kinds of final failures that are executed again; None: not even those that would go by themselves."""
+        wanted = self.retry_failed
+        if wanted == NEVER:
+            return None
+        by_themselves = frozenset(Kind) - STAYING_KINDS
+        if wanted is True or self.errors == "raise":
+            return frozenset(Kind)
+        if not wanted:
+            return by_themselves
+        return by_themselves | frozenset([wanted] if isinstance(wanted, str) else wanted)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """A workload, its inputs, where the outcomes go, and how."""
+
+    workload: Workload
+    source: Inputs
+    store: Store
+    spec: RunSpec
+    packed: Packed
+    options: Options
+    request: Request
+    found: Any  #: the client, address or cluster to use; None: a local cluster is started
+    again: str  #: "run the same line again: ..."
+
+    @classmethod
+    def of(
+        cls,
+        workload: Any,
+        inputs: Any,
+        dataset: Any,
+        *,
+        options: Options,
+        params: Mapping[str, Any] | None,
+        key: Any,
+        modules: Sequence[Any],
+        seed: int,
+        name: str | None,
+        client: Any,
+    ) -> Assignment:
+        """Check and gather it all.
+
+        Raises
+        ------
+        DcomputeError
+            What speaks against the run already now.
+        """
+        options.check()
+        refuse_fusing()
+        found = client if client is not None else (leave_slot() or existing_client())
+        work = Workload.of(workload)
+        source = Inputs.of(inputs, key=key)
+        store = _store(dataset)
+        spec = _spec(work, source, store, params=params, modules=modules, seed=seed, name=name)
+        Writer.check(store, spec.workload, options.takeover)
+        return cls(
+            workload=work,
+            source=source,
+            store=store,
+            spec=spec,
+            packed=Packed.of(spec),
+            options=options,
+            request=work.request(),
+            found=found,
+            again=_again(),
+        )
+
+    @contextlib.contextmanager
+    def connect(self) -> Iterator[Connection]:
+        """The cluster, for as long as the run needs it."""
+        connection = connect(self.found, workers=self.options.workers)
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+    def window_config(self) -> WindowConfig:
+        """Limits and sizes of this run's window."""
+        chosen, size, limits = self.options, settings().batch, settings().window
+        return WindowConfig(
+            request=self.request,
+            batch_size=chosen.batch_size if isinstance(chosen.batch_size, int) else None,
+            group=self.workload.group,
+            idempotent=self.workload.idempotent,
+            errors=chosen.errors,
+            max_failures=_limit(chosen.max_failures),
+            max_items=size.items,
+            max_bytes=size.bytes,
+            short_seconds=size.min,
+            usual_seconds=size.max,
+            long_seconds=size.long,
+            second_below=limits.ahead,
+            max_retrying=limits.waiting,
+            alike_share=limits.alike_share,
+            alike_items=limits.alike_of,
+            setup_failures=limits.setup_failures,
+        )
+
+
+def _limit(limit: float | None) -> float | None:
+    """A whole number of items as an int: the window takes a float for a share."""
+    return int(limit) if isinstance(limit, float) and limit > 1 else limit
+
+
+def _one_of(name: str, value: Any, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise UsageError(f"{name}={value!r}: it is one of {', '.join(repr(str(choice)) for choice in allowed)}")
+
+
+def _store(dataset: Any) -> Store:
+    try:
+        return Store.at(dataset)
+    except TypeError as error:
+        raise StoreError(f"dataset={dataset!r} is no path and no URL: say where the outcomes go, such as 'results' or 's3://lab/flux'") from error
+
+
+def _spec(
+    work: Workload, source: Inputs, store: Store, *, params: Mapping[str, Any] | None, modules: Sequence[Any], seed: int, name: str | None
+) -> RunSpec:
+    code, code_digest, params_digest = pack(work, params or {}, keywords=source.keywords)
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise UsageError(f"seed={seed!r}: say a whole number")
+    return RunSpec(
+        run=new_run_id(),
+        dataset=store.url,
+        workload=name or work.name,
+        code=code,
+        code_digest=code_digest,
+        params_digest=params_digest,
+        version=f"code:{code_digest}" if work.version == "code" else work.version,
+        modules=tuple(zip_module(module) for module in modules),
+        keywords=source.keywords,
+        group=work.group,
+        timeout=work.timeout,
+        setup_timeout=settings().worker.setup_timeout,
+        isolation=work.isolation,
+        seed=seed,
+        schema=_schema_text(work.schema),
+        metrics=settings().metrics,
+        storage_options=tuple(store.storage_options.items()),
+    )
+
+
+def _schema_text(schema: Any) -> str | None:
+    if schema is None:
+        return None
+    import pyarrow as pa
+
+    declared: pa.Schema = schema if isinstance(schema, pa.Schema) else pa.schema(list(schema.items()) if isinstance(schema, Mapping) else schema)
+    return to_text(declared)
+
+
+def _again() -> str:
+    """How a person goes on: the same command where there is one."""
+    main = getattr(sys.modules.get("__main__"), "__file__", None)
+    if main is None:
+        return "run the same line again"
+    script = Path(sys.argv[0]).name if sys.argv and sys.argv[0] else Path(main).name
+    command = shlex.join([script, *sys.argv[1:]]) if sys.argv and not script.endswith(".py") else shlex.join(["python", script, *sys.argv[1:]])
+    return f"run the same line again: {command}"

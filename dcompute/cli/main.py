@@ -1,0 +1,84 @@
+"""The command ``dcompute``, which is there as ``dask dcompute`` too."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from typing import Any
+
+import click
+
+import dcompute as package
+from dcompute.cli import exits, run, show
+from dcompute.errors import DcomputeError, InternalError, ItemError
+
+
+class Commands(click.Group):
+    """A group of commands that ends every error with its message and its exit code."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """The commands in the order in which they are needed."""
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; what it raises becomes an exit code."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            ctx.exit(exits.Exit.INTERRUPTED)
+        except BrokenPipeError:
+            _leave_quietly()
+            ctx.exit(exits.Exit.OK)
+        except DcomputeError as error:
+            _tell(error, debug=bool(ctx.params.get("debug")))
+            ctx.exit(exits.of_error(error))
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:  # noqa: BLE001  an error that nobody foresaw must not end with code 1, which says that items failed
+            traceback.print_exc()
+            click.echo(f"Error: {InternalError.__doc__} ({type(error).__name__} above)", err=True)
+            ctx.exit(exits.Exit.BROKEN)
+
+
+def _tell(error: DcomputeError, *, debug: bool) -> None:
+    if debug:
+        traceback.print_exception(error)
+        return
+    click.echo(f"Error: {error.message}", err=True)
+    if isinstance(error, ItemError) and error.traceback and error.traceback not in error.message:
+        click.echo(error.traceback.rstrip(), err=True)
+
+
+def _leave_quietly() -> None:
+    # Whoever read our output (`| head`) has enough; Python would complain once more when it flushes at exit.
+    sys.stdout = open("/dev/null", "w")  # noqa: SIM115, PTH123
+
+
+@click.group(
+    "dcompute", cls=Commands, epilog=exits.HELP, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
+@click.version_option(package.__version__, "--version", prog_name="dcompute")
+@click.option("--debug", is_flag=True, help="Show the traceback of errors.")
+def dcompute(debug: bool) -> None:
+    """Run a function over any number of inputs on a Dask cluster and get a Parquet dataset back.
+
+    Kill anything, run the same line again, and it goes on: nothing that finished is lost or done twice.
+
+    \b
+    Examples:
+      dcompute run flux.py:flux 'raw/*.csv' out/flux     run it, or go on with it
+      dcompute status out/flux                           how far it is
+      dcompute failures out/flux --by error              what failed, grouped
+      dcompute results out/flux --json | jq .            what came out
+      dcompute cancel out/flux                           stop the run that is at work on it
+    """
+
+
+dcompute.add_command(run.run)
+for command in show.COMMANDS:
+    dcompute.add_command(command)
+
+
+def main() -> None:
+    """Run the command line; ends the process."""
+    dcompute(prog_name="dcompute")

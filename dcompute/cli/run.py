@@ -1,0 +1,206 @@
+"""``dcompute run``: from the words of a command line to a run and its exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dcompute.cli import exits, inputs, target
+from dcompute.cli.options import Amount, Assigned, BatchSize, Headed, Limit, Names, option, unique
+from dcompute.errors import DcomputeError
+
+if TYPE_CHECKING:
+    from dcompute.run import Run
+
+#: Options that override what the workload asks for; None where not given.
+REQUIREMENTS = ("cpus", "gpus", "memory", "timeout", "retries", "priority", "isolation", "version", "group", "idempotent")
+
+_WORK = "What is done"
+_NEEDS = "What an item needs (overrides what the workload says)"
+_GOING_ON = "Going on, and failures"
+_WHERE = "Where"
+_SHOWN = "What is shown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What a command line asks for, in the words of ``dc.map``."""
+
+    workload: Any
+    inputs: Any
+    dataset: str
+    options: dict[str, Any]  #: keyword arguments of ``dc.map``
+
+
+class RunCommand(Headed):
+    """``dcompute run``, whose ``--retry-failed`` takes kinds after ``=`` only."""
+
+    bare = (("--retry-failed", "--retry-failed=all"),)
+
+
+@click.command("run", cls=RunCommand, short_help="Run a function over inputs, or go on with it.", epilog=exits.HELP)
+@click.argument("target")
+@click.argument("inputs", nargs=-1, required=True)
+@click.argument("dataset")
+@option(_WORK, "--set", "params", type=Assigned(), multiple=True, help="Keyword argument for every item; JSON, else text. Repeatable.")
+@option(_WORK, "--key", metavar="COLUMN", help="Column of the table that identifies an item.")
+@option(_WORK, "--rows/--files", "rows", default=None, help="Is a single CSV or Parquet file a table of items (default), or one item?")
+@option(_WORK, "--seed", type=int, default=0, show_default=True, help="What dc.current().seed is derived from.")
+@option(_WORK, "--name", help="What the dataset calls the workload.  [default: its own name]")
+@option(_NEEDS, "--cpus", type=float, help="Cores.")
+@option(_NEEDS, "--gpus", type=float, help="GPUs.")
+@option(_NEEDS, "--memory", metavar="SIZE", help="Memory of one call, such as 2GiB; more is killed.")
+@option(_NEEDS, "--resource", "resources", type=Amount(), multiple=True, help="Named resource that workers declare. Repeatable.")
+@option(_NEEDS, "--timeout", metavar="TIME", help='Time of one call, such as 90s or "10 min"; longer is killed.')
+@option(_NEEDS, "--retries", type=click.IntRange(min=0), help="More attempts for any failure of the item itself.")
+@option(_NEEDS, "--priority", type=int, help="Higher goes first.")
+@option(_NEEDS, "--isolation", type=click.Choice(["process", "thread"]), help="Where items execute.")
+@option(_NEEDS, "--version", metavar="TEXT", help='Finished items of another version are done again; "code": it follows the code.')
+@option(_NEEDS, "--group", type=click.IntRange(min=1), metavar="N", help="Items a call: the function takes a list.")
+@option(_NEEDS, "--idempotent/--at-most-once", "idempotent", default=None, help="May an item be executed again after a loss?")
+@option(_GOING_ON, "-n", "--dry-run", is_flag=True, help="Show what would be executed and skipped, and why.")
+@option(
+    _GOING_ON, "--retry-failed", type=Names(), metavar="[=KINDS]", help="Run final failures again: all, or kinds such as timeout,memory."
+)
+@option(_GOING_ON, "--on-change", type=click.Choice(["rerun", "keep", "error"]), default="rerun", show_default=True,
+        help="For finished items whose input, parameters or version changed.")  # fmt: skip
+@option(_GOING_ON, "--takeover", is_flag=True, help="Fence off another run that is alive on this dataset.")
+@option(_GOING_ON, "--errors", type=click.Choice(["record", "raise"]), default="record", show_default=True,
+        help="raise: stop at the first final failure.")  # fmt: skip
+@option(_GOING_ON, "--max-failures", type=Limit(), help="Stop after so many failed items, or such a share of 100 or more.")
+@option(_GOING_ON, "--ignore-failures", is_flag=True, help="Exit with 0 although items failed.")
+@option(_WHERE, "--workers", type=click.IntRange(min=1), metavar="N", help="Items at a time on this machine.  [default: its cores]")
+@option(_WHERE, "--scheduler", metavar="ADDRESS", envvar="DASK_SCHEDULER_ADDRESS", show_envvar=True,
+        help="Dask scheduler (tcp://host:8786), or its scheduler file.")  # fmt: skip
+@option(_WHERE, "--modules", type=Names(), multiple=True, help="Local packages to send to the workers. Repeatable.")
+@option(_WHERE, "--batch-size", type=BatchSize(), default="auto", show_default=True, help="Items a Dask task.")
+@option(_SHOWN, "-q", "--quiet", is_flag=True, help="No progress and no summary; errors only.")
+@option(_SHOWN, "--progress", type=click.Choice(["auto", "bar", "log"]), help="How progress is shown.  [default: dcompute.progress]")
+@option(_SHOWN, "--json", "as_json", is_flag=True, help="Write the summary to stdout as JSON.")
+@click.pass_context
+def run(ctx: click.Context, /, **given: Any) -> None:
+    """Run TARGET for every item of INPUTS, and commit the outcomes to DATASET.
+
+    The same line again goes on: items that succeeded are skipped.
+
+    \b
+    TARGET   pkg.module:name or file.py:name: a function, a class or a workload
+    INPUTS   one or more of
+               paths, globs and URLs     an item a file: 'raw/*.csv' 's3://raw/**/*.nc'
+               a CSV or Parquet file     an item a row; columns are keyword arguments
+               -                         an item a line of standard input
+    DATASET  a folder or URL, made if need be
+
+    \b
+    Examples:
+      dcompute run flux.py:flux 'raw/*.csv' out/flux --set window=1800 --memory 2GiB
+      dcompute run lab.sim:simulate grid.csv out/sim --key id --timeout "10 min" --retries 2
+      find . -name '*.wav' | dcompute run audio.py:features - out/features --workers 4
+      dcompute run flux.py:flux 'raw/*.csv' out/flux -n                       what would be done
+      dcompute run flux.py:flux 'raw/*.csv' out/flux --retry-failed=timeout --timeout 1h
+      dcompute run flux.py:flux 's3://raw/*.csv' s3://lab/flux --scheduler tcp://head:8786
+    """
+    import dcompute as dc
+
+    _settle(given)
+    order = order_of(given)
+    if given["dry_run"]:
+        click.echo(str(dc.preview(order.workload, order.inputs, order.dataset, **order.options)))
+        return
+    started = dc.map(order.workload, order.inputs, order.dataset, **order.options)
+    with _terminated_as_interrupted():
+        try:
+            started.wait(progress="quiet" if given["quiet"] else given["progress"])
+        except DcomputeError:
+            if started.summary().executed and not given["quiet"]:
+                click.echo(str(started.summary()), err=True)
+            raise
+    _show(started, given)
+    ctx.exit(exits.of_summary(started.summary(), ignore_failures=given["ignore_failures"]))
+
+
+def order_of(given: dict[str, Any]) -> Order:
+    """What the options ask for."""
+    workload = target.load(given["target"])
+    wanted = {name: given[name] for name in REQUIREMENTS if given[name] is not None}
+    if given["resources"]:
+        wanted["resources"] = unique(given["resources"], "--resource")
+    if wanted:
+        import dcompute as dc
+
+        workload = dc.Workload.of(workload).options(**wanted)
+    return Order(
+        workload=workload,
+        inputs=inputs.of_words(given["inputs"], rows=given["rows"]),
+        dataset=given["dataset"],
+        options=_options(given),
+    )
+
+
+def _options(given: dict[str, Any]) -> dict[str, Any]:
+    same = ("key", "batch_size", "errors", "max_failures", "on_change", "takeover", "seed", "name")
+    return {
+        **{name: given[name] for name in same},
+        "params": unique(given["params"], "--set") or None,
+        "client": _scheduler(given["scheduler"]),
+        "retry_failed": _retried(given["retry_failed"]),
+        "modules": tuple(name for names in given["modules"] for name in names),
+    }
+
+
+def _retried(kinds: tuple[str, ...] | None) -> bool | str | tuple[str, ...]:
+    if kinds is None:
+        return False
+    if kinds in {("all",), ("never",)}:
+        return True if kinds == ("all",) else "never"
+    return kinds
+
+
+def _scheduler(address: str | None) -> str | None:
+    """The address, read from the file that ``dask scheduler --scheduler-file`` writes where it is one."""
+    if address is None or "://" in address or not Path(address).is_file():
+        return address
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        return str(json.loads(Path(address).read_text(encoding="utf-8"))["address"])
+    raise click.BadParameter(f"{address} is no scheduler file", param_hint="--scheduler")
+
+
+def _settle(given: dict[str, Any]) -> None:
+    """Put into Dask's configuration what is a setting, for the life of this process."""
+    import dask
+
+    if given["workers"] is None:
+        return
+    if given["scheduler"]:
+        raise click.UsageError("--workers is for the cluster that is started here; with --scheduler that cluster's own count")
+    dask.config.set({"dcompute.local.workers": 1, "dcompute.local.threads": given["workers"]})
+
+
+def _show(started: Run, given: dict[str, Any]) -> None:
+    from dataclasses import asdict
+
+    if given["as_json"]:
+        click.echo(json.dumps(asdict(started.summary()), default=str))
+    elif not given["quiet"]:
+        click.echo(str(started.summary()))
+
+
+@contextlib.contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Let SIGTERM (a batch system's warning, ``kill``) end a run as Ctrl-C does."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

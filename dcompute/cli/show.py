@@ -1,0 +1,191 @@
+"""Commands that read a dataset, and the one that asks its run to stop; none needs a cluster."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from dcompute.cli import exits
+from dcompute.cli.options import Headed, Names, option
+from dcompute.cli.tables import print_json, print_table, rows, to_json
+
+if TYPE_CHECKING:
+    from dcompute.dataset import Dataset
+
+#: Rows that a table shows where nothing is said.
+FIRST = 20
+
+#: What a table shows where no columns are named; JSON has all.
+ATTEMPTS = ("item_key", "attempt", "outcome", "kind", "error", "duration", "peak_memory", "bottleneck", "host")
+FAILURES = ("item_key", "attempt", "kind", "error", "message")
+
+_limit = option("Options", "--limit", type=click.IntRange(min=0), help=f"At most so many rows.  [default: {FIRST}; all with --json]")
+_columns = option("Options", "--columns", type=Names(), help="Show these columns, in this order.")
+_json = option("Options", "--json", "as_json", is_flag=True, help="Write JSON, an object a line, with all columns and full values.")
+
+
+@click.command("status", cls=Headed, short_help="How far a dataset is, and who is at work on it.", epilog=exits.HELP)
+@click.argument("dataset")
+@option("Options", "--json", "as_json", is_flag=True, help="Write one JSON object.")
+def status(dataset: str, as_json: bool) -> None:
+    """Say how far DATASET is, and whether a run is at work on it.
+
+    The exit code is 0 whether or not items failed: see `failures`.
+
+    \b
+    Examples:
+      dcompute status out/flux
+      watch dcompute status s3://lab/flux
+      dcompute status out/flux --json | jq .succeeded
+    """
+    found = asdict(_open(dataset).status())
+    if as_json:
+        click.echo(to_json(found))
+        return
+    lines = [(name.replace("_", " "), _told(name, value)) for name, value in found.items()]
+    width = max(len(name) for name, _ in lines)
+    for name, text in lines:
+        if text:
+            click.echo(f"{name:<{width}}  {text}")
+
+
+@click.command("failures", cls=Headed, short_help="The items that failed, and why.", epilog=exits.HELP)
+@click.argument("dataset")
+@option("Options", "--by", type=click.Choice(["kind", "error", "host"]), help="Group and count, with an example each.")
+@option("Options", "--tracebacks", is_flag=True, help="Show the traceback of each, and what it wrote to stderr.")
+@_limit
+@_columns
+@_json
+def failures(dataset: str, by: Literal["kind", "error", "host"] | None, tracebacks: bool, **shown: Any) -> None:
+    """List the items of DATASET that failed at last: one row an item, its newest attempt.
+
+    \b
+    Examples:
+      dcompute failures out/flux
+      dcompute failures out/flux --by error
+      dcompute failures out/flux --tracebacks --limit 1
+      dcompute failures out/flux --json | jq -r .item_key | dcompute run flux.py:flux - out/again
+    """
+    opened = _open(dataset)
+    if by is not None:
+        _print(opened.failures(by=by), None, shown)
+    elif tracebacks:
+        _print_tracebacks(opened.failures(), FIRST if shown["limit"] is None else shown["limit"])
+    else:
+        _print(opened.failures(), FAILURES, shown)
+
+
+@click.command("results", cls=Headed, short_help="What the items returned.", epilog=exits.HELP)
+@click.argument("dataset")
+@_limit
+@_columns
+@_json
+def results(dataset: str, **shown: Any) -> None:
+    """Show the results in DATASET: item_key, key_kind and the columns that the workload returned.
+
+    \b
+    Examples:
+      dcompute results out/flux
+      dcompute results out/flux --columns item_key,mean --limit 100
+      dcompute results out/flux --json > flux.jsonl
+    """
+    _print(_open(dataset).results(), None, shown)
+
+
+@click.command("attempts", cls=Headed, short_help="Every attempt: outcome, time, memory, host.", epilog=exits.HELP)
+@click.argument("dataset")
+@_limit
+@_columns
+@_json
+def attempts(dataset: str, **shown: Any) -> None:
+    """Show the attempts in DATASET: one row an attempt, with its outcome and what it used.
+
+    \b
+    Examples:
+      dcompute attempts out/flux
+      dcompute attempts out/flux --columns item_key,cpu_user,io_wait
+      dcompute attempts out/flux --json | jq 'select(.duration > 60)'
+    """
+    _print(_open(dataset).attempts(), ATTEMPTS, shown)
+
+
+@click.command("cancel", cls=Headed, short_help="Ask the run at work to stop.", epilog=exits.HELP)
+@click.argument("dataset")
+@option("Options", "--json", "as_json", is_flag=True, help="Write one JSON object.")
+def cancel(dataset: str, as_json: bool) -> None:
+    """Ask the run that is at work on DATASET to stop.
+
+    Its driver looks once a second, on whatever machine it is: items at work are killed, what is finished is committed,
+    and the same line goes on with the rest later. Where no run is at work nothing is done, and the exit code is 0.
+
+    \b
+    Example:
+      dcompute cancel s3://lab/flux
+    """
+    run = _open(dataset).cancel()
+    if as_json:
+        click.echo(to_json({"run": run, "requested": run is not None}))
+    elif run is None:
+        click.echo(f"no run is at work on {dataset}: there is nothing to cancel")
+    else:
+        click.echo(f"run {run} was asked to stop")
+
+
+COMMANDS = (status, failures, results, attempts, cancel)
+
+
+def _open(url: str) -> Dataset:
+    import dcompute as dc
+
+    return dc.open(url)
+
+
+def _print(frame: Any, columns: tuple[str, ...] | None, shown: Mapping[str, Any]) -> None:
+    """Print a dataframe as the options say."""
+    wanted = shown["columns"] or (None if shown["as_json"] else columns)
+    found = rows(frame, wanted)
+    if shown["as_json"]:
+        print_json(found, shown["limit"], click.echo)
+        return
+    limit = FIRST if shown["limit"] is None else shown["limit"]
+    count = print_table(found, limit, click.echo)
+    if next(found, None) is not None:
+        click.echo(f"... the first {count:,} rows; --limit shows more, --json all", err=True)
+    elif not count:
+        click.echo("no rows", err=True)
+
+
+def _print_tracebacks(frame: Any, limit: int) -> None:
+    from itertools import islice
+
+    for row in islice(rows(frame, ["item_key", "kind", "error", "message", "traceback", "stderr"]), limit):
+        click.secho(f"{row['item_key']}: {row['kind']}, {row['error']}: {row['message']}", bold=True)
+        for name in ("traceback", "stderr"):
+            for line in (row[name] or "").rstrip().splitlines():
+                click.echo(f"  {line}")
+
+
+def _told(name: str, value: Any) -> str:
+    """A field of the status as people read it; "" for one that says nothing."""
+    if value is None or value in ("", {}, (), []):
+        return ""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{count:,} {kind}" if isinstance(count, int) else f"{kind} {count}" for kind, count in value.items())
+    if name in ("last_commit", "driver_since"):
+        return f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(value))}"
+    if name == "bytes":
+        return _size(value)
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def _size(count: int) -> str:
+    size = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"

@@ -1,0 +1,190 @@
+"""The connection to a Dask cluster: whose it is, what its workers offer, and whether it is still there."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from dcompute.config import settings
+from dcompute.errors import ClusterError, UsageError
+from dcompute.resources import WorkerOffer
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+log = logging.getLogger("dcompute.cluster")
+
+#: A dead scheduler answers nothing: closing must not wait for it longer than this (seconds).
+CLOSE_SECONDS = 3.0
+
+
+class Connection:
+    """A client of our own to the scheduler, so that whatever the user does with theirs harms no run."""
+
+    def __init__(self, client: Client, *, local: Any = None, elastic: Any = None) -> None:
+        self.client = client
+        self._local = local
+        self._elastic = elastic
+
+    @property
+    def owns_cluster(self) -> bool:
+        """Whether the cluster was started for this run, and ends with it."""
+        return self._local is not None
+
+    @property
+    def address(self) -> str:
+        """The scheduler's address."""
+        return str(self.client.scheduler.address) if self.client.scheduler is not None else "(closed)"
+
+    @property
+    def lost(self) -> bool:
+        """Whether the scheduler is gone: a client that reconnects has lost its tasks all the same."""
+        return bool(self.client.status != "running")
+
+    @property
+    def target(self) -> int | None:
+        """How many workers an adaptive cluster may grow to; None where the cluster is not adaptive."""
+        adaptive = getattr(self._elastic, "_adaptive", None)
+        maximum = getattr(adaptive, "maximum", None)
+        return int(maximum) if isinstance(maximum, int | float) and maximum < 1e6 else None
+
+    def offers(self) -> dict[str, WorkerOffer]:
+        """What each running worker offers, by address.
+
+        Raises
+        ------
+        ClusterError
+            The scheduler does not answer.
+        """
+        try:
+            workers: Mapping[str, Any] = self.client.scheduler_info(n_workers=-1)["workers"]
+        except Exception as error:
+            raise ClusterError(f"the scheduler at {self.address} does not answer any more") from error
+        return {
+            address: WorkerOffer(
+                address=address,
+                nthreads=int(info["nthreads"]),
+                memory_limit=int(info.get("memory_limit") or 0) or None,
+                resources=dict(info.get("resources") or {}),
+                host=str(info.get("host", "")),
+            )
+            for address, info in workers.items()
+            if info.get("status", "running") == "running"
+        }
+
+    def listen(self, topic: str, handler: Callable[[dict[str, Any]], None]) -> None:
+        """Hand every event of a topic to ``handler``, on the client's own thread."""
+        self.client.subscribe_topic(topic, lambda event: handler(event[1]))
+
+    def compute(self, task: Any) -> Future:
+        """Hand one delayed task to the scheduler."""
+        return self.client.compute(task, optimize_graph=False)
+
+    def keep(self, digest: str, data: bytes) -> None:
+        """Let the scheduler keep a run's description, from where each worker fetches it once."""
+        self.client.set_metadata(["dcompute", digest], data)
+
+    def forget(self, digest: str) -> None:
+        """Let the scheduler drop what :meth:`keep` gave it."""
+        with contextlib.suppress(Exception):
+            self.client.set_metadata(["dcompute", digest], None)
+
+    def close(self) -> None:
+        """Close our client, and the cluster where it is ours."""
+        with contextlib.suppress(Exception):
+            self.client.close(timeout=CLOSE_SECONDS)
+        if self._local is not None:
+            with contextlib.suppress(Exception):
+                self._local.close(timeout=CLOSE_SECONDS)
+
+
+def existing_client() -> Client | None:
+    """The client that this thread, task or process has, or None."""
+    import sys
+
+    if "distributed" not in sys.modules:
+        return None
+    from distributed import Client
+
+    try:
+        return Client.current(allow_global=True)
+    except ValueError:
+        return None
+
+
+def leave_slot() -> Any | None:
+    """The worker whose task this thread executes, after giving its slot back; None outside a task."""
+    import sys
+
+    if "distributed" not in sys.modules:
+        return None
+    from distributed import get_worker, secede
+
+    try:
+        worker = get_worker()
+    except ValueError:
+        return None
+    with contextlib.suppress(Exception):  # a thread that has seceded before has nothing to give back
+        secede()
+    return worker
+
+
+def connect(found: Any, *, workers: int | None = None) -> Connection:
+    """A connection of our own to the scheduler of ``found``; a local cluster where that is None.
+
+    Parameters
+    ----------
+    found
+        A client, an address, a cluster, a worker (inside a task), or None.
+    workers
+        Threads of the local cluster; the machine's where None.
+    """
+    if found is None:
+        return _start_local(workers)
+    address, security = _where(found)
+    return Connection(_open_client(address, security), elastic=getattr(found, "cluster", found))
+
+
+def _where(found: Any) -> tuple[str, Any]:
+    if isinstance(found, str):
+        return found, None
+    scheduler = getattr(found, "scheduler", None)
+    address = getattr(scheduler, "address", None) or getattr(found, "scheduler_address", None)
+    if not address:
+        raise UsageError(
+            f"client={type(found).__name__} is not connected to a scheduler: await an asynchronous client first, "
+            "or pass a connected Client, a cluster or an address such as 'tcp://host:8786'"
+        )
+    return str(address), getattr(found, "security", None)
+
+
+def _open_client(address: str, security: Any) -> Client:
+    from distributed import Client
+
+    try:
+        return Client(address, security=security, set_as_default=False, name="dcompute")
+    except (OSError, TimeoutError, ValueError, TypeError) as error:
+        raise ClusterError(
+            f"no scheduler answers at {address} ({error}). It may have ended: start a cluster and run the same line again."
+        ) from error
+
+
+def _start_local(workers: int | None) -> Connection:
+    """In-process workers: no main guard is needed, and the items have children of their own."""
+    from dask.system import CPU_COUNT
+    from distributed import Client, LocalCluster
+
+    local = settings().local
+    threads = workers or local.threads or CPU_COUNT
+    cluster = LocalCluster(
+        n_workers=local.workers or 1,
+        threads_per_worker=threads,
+        processes=False,
+        memory_limit=0,
+        dashboard_address=None,
+        worker_dashboard_address=None,
+        silence_logs=logging.ERROR,
+    )
+    return Connection(Client(cluster, set_as_default=False, name="dcompute"), local=cluster)

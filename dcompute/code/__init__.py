@@ -1,0 +1,207 @@
+"""What travels: a workload as bytes that a child opens, and digests that tell whether code or params changed.
+
+What stands in an importable module travels by its name, so that a child imports it as it is on disk; what stands in a script or a notebook
+travels by value. Digests are made from source text, not from pickles, which differ between processes that mean the same.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Any, NamedTuple
+
+from dcompute.code.digest import code_digest, stable_text
+from dcompute.code.shipping import ShippedModule, zip_module
+from dcompute.errors import WorkloadError
+from dcompute.workload import STATE, Workload
+
+__all__ = ["Loaded", "Reference", "ShippedModule", "Travelling", "code_digest", "load", "pack", "params_digest", "zip_module"]
+
+_DIGEST_BYTES = 16
+
+
+class Travelling(NamedTuple):
+    """A workload ready to go."""
+
+    code: bytes  #: for :func:`load`
+    code_digest: str
+    params_digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """Something by the name under which every process can import it."""
+
+    module: str
+    qualname: str
+
+    def resolve(self) -> Any:
+        """The function or class itself, from behind a decorator of ours."""
+        import importlib
+
+        try:
+            found: Any = importlib.import_module(self.module)
+            for part in self.qualname.split("."):
+                found = getattr(found, part)
+        except Exception as error:
+            raise WorkloadError(
+                f"{self.module}.{self.qualname} cannot be imported here ({type(error).__name__}: {error}): install its module on the "
+                f'workers, or send it with modules=["{self.module.partition(".")[0]}"]'
+            ) from error
+        return found.function if isinstance(found, Workload) else found
+
+
+@dataclass(slots=True)
+class Loaded:
+    """A workload as a child has it, not set up yet."""
+
+    function: Callable[..., Any]
+    params: Mapping[str, Any]  #: all of them, as ``dc.current()`` shows them
+    initializer: Callable[..., Any] | None = None
+    setup_params: Mapping[str, Any] = field(default_factory=dict)
+    call_params: Mapping[str, Any] = field(default_factory=dict)
+    keywords: bool = False
+    group: int | None = None
+
+    def start(self) -> Callable[[Any], Any]:
+        """Set up, and give a function of one value; with ``group``, of a list of values.
+
+        Raises
+        ------
+        Exception
+            Whatever the set-up raises.
+        """
+        call: Callable[..., Any] = self.function
+        given = dict(self.call_params)
+        if isinstance(call, type):
+            call = call(**self.setup_params)
+        elif self.initializer is not None:
+            given[STATE] = self.initializer(**self.setup_params)
+        if self.keywords and self.group is None:
+            return lambda value: call(**value, **given)
+        return (lambda value: call(value, **given)) if given else call
+
+
+def pack(workload: Workload, params: Mapping[str, Any], *, keywords: bool = False) -> Travelling:
+    """The workload and its params as bytes, with the digests of both.
+
+    Parameters
+    ----------
+    workload
+        What to do.
+    params
+        Keyword arguments that are the same for every item.
+    keywords
+        Values are mappings of keyword arguments.
+
+    Raises
+    ------
+    WorkloadError
+        Something in it cannot be pickled, or a param has a name that nothing takes.
+    """
+    if not all(isinstance(name, str) for name in params):
+        raise WorkloadError(f"params has the name {next(name for name in params if not isinstance(name, str))!r}: names are text")
+    setup_params, call_params = workload.split_params(params)
+    if not keywords:
+        workload.check_call(params)
+    content = {
+        "function": _reference(workload.function) or workload.function,
+        "initializer": _reference(workload.initializer) or workload.initializer,
+        "params": dict(params),
+        "for_setup": tuple(setup_params),
+        "for_call": tuple(call_params),
+        "keywords": keywords,
+        "group": workload.group,
+    }
+    return Travelling(_pickled(content, workload.name), code_digest(workload.function, workload.initializer), params_digest(params))
+
+
+def load(data: bytes) -> Loaded:
+    """The workload that :func:`pack` packed; to be called in a child only, since it executes user code.
+
+    Raises
+    ------
+    WorkloadError
+        It cannot be imported or opened here; the cause is in the message.
+    """
+    import pickle
+
+    try:
+        content = pickle.loads(data)  # noqa: S301  from the driver of this run, by Dask's own wire
+    except Exception as error:
+        raise WorkloadError(
+            f"the workload cannot be opened here ({type(error).__name__}: {error}): install on the workers what it imports, or send a "
+            "local package with modules=[...]"
+        ) from error
+    params = content["params"]
+    return Loaded(
+        function=_resolved(content["function"]),
+        params=params,
+        initializer=_resolved(content["initializer"]),
+        setup_params={name: params[name] for name in content["for_setup"]},
+        call_params={name: params[name] for name in content["for_call"]},
+        keywords=content["keywords"],
+        group=content["group"],
+    )
+
+
+def params_digest(params: Mapping[str, Any]) -> str:
+    """Changes when a param does; of one that has no canonical form, its type only."""
+    texts = [f"{name}={stable_text(params[name])}" for name in sorted(params)]
+    return blake2b("\n".join(texts).encode(), digest_size=_DIGEST_BYTES).hexdigest()
+
+
+def _resolved(found: Any) -> Any:
+    return found.resolve() if isinstance(found, Reference) else found
+
+
+def _pickled(content: dict[str, Any], name: str) -> bytes:
+    import cloudpickle
+
+    try:
+        return bytes(cloudpickle.dumps(content))
+    except Exception as error:
+        part = next((part for part in ("params", "initializer", "function") if not _can_travel(content[part])), "function")
+        culprit = name if part == "function" else part
+        if part == "params":
+            culprit = f"params[{next((key for key, value in content['params'].items() if not _can_travel(value)), '')!r}]"
+        raise WorkloadError(
+            f"{culprit} cannot be sent to workers: {type(error).__name__}: {error}. Open what cannot be pickled (connections, files, "
+            "locks) in the function, in a class's __init__ or in an initializer="
+        ) from error
+
+
+def _can_travel(value: Any) -> bool:
+    import cloudpickle
+
+    try:
+        cloudpickle.dumps(value)
+    except Exception:  # noqa: BLE001  whatever it is, this is the part that the error is about
+        return False
+    return True
+
+
+def _reference(function: Any) -> Reference | None:
+    """Its name, where every process that has the module gets the same by importing it; None where it must travel by value."""
+    module, qualname = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
+    if not isinstance(module, str) or not isinstance(qualname, str) or not _is_importable(module):
+        return None
+    found: Any = sys.modules[module]
+    for part in qualname.split("."):
+        found = getattr(found, part, None)
+    behind = found.function if isinstance(found, Workload) else found
+    return Reference(module, qualname) if behind is function else None
+
+
+def _is_importable(name: str) -> bool:
+    import cloudpickle
+
+    module = sys.modules.get(name)
+    if module is None or name == "__main__":
+        return False
+    by_value = cloudpickle.list_registry_pickle_by_value()
+    parents = [name.rsplit(".", depth)[0] for depth in range(name.count(".") + 1)]
+    # a module made on the fly has no spec, and nobody else can import it
+    return not any(parent in by_value for parent in parents) and (getattr(module, "__spec__", None) is not None or name == "builtins")

@@ -1,0 +1,61 @@
+"""Names inside a dataset: where each kind of file lies, and what its name says."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+
+from dcompute.records import split_batch_id
+
+DATASET = "dataset.json"
+LAST = "log/last.json"
+ATTEMPTS = "attempts"
+RESULTS = "results"
+
+#: Files of a writer that has not finished begin with this; no listing shows them, and what a killed writer leaves of them means nothing.
+TEMPORARY = ".tmp-"
+
+_MARK = re.compile(r"attempts/(?P<batch>[^/]+)\.parquet")
+_RUN = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.-]{0,99}")
+
+
+def new_id() -> str:
+    """A random id, 32 hex digits: of a dataset, an entry, an execution."""
+    return secrets.token_hex(16)
+
+
+def new_run_id() -> str:
+    """A run id that sorts by the time of its making (UTC) and that no other run has."""
+    return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
+
+
+def is_run_id(text: str) -> bool:
+    """Whether ``text`` can stand in file names and batch ids."""
+    return _RUN.fullmatch(text) is not None
+
+
+def entry_name(number: int) -> str:
+    """The file of an entry of the log; numbers start at 1."""
+    return f"log/{number:020d}.json"
+
+
+def heartbeat_name(run: str) -> str:
+    """The file in which the driver of a run says that it is alive."""
+    return f"runs/{run}.json"
+
+
+def request_name(run: str, number: int) -> str:
+    """The file of a request to the driver of a run; numbers start at 1."""
+    return f"requests/{run}/{number}.json"
+
+
+def mark_batch(name: str) -> tuple[str, int, int] | None:
+    """Run, epoch and number of the batch whose mark has this name, or None where it is no mark."""
+    match = _MARK.fullmatch(name)
+    if match is None:
+        return None
+    try:
+        return split_batch_id(match["batch"])
+    except ValueError:
+        return None

@@ -1,0 +1,62 @@
+"""Requests to the driver of a run: numbered files, each created exclusively; the driver asks for the next one."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import Any
+
+from dcompute.dataset.names import new_id, request_name
+from dcompute.dataset.store import Store
+from dcompute.errors import StoreError
+
+
+def post_request(store: Store, run: str, request: dict[str, Any]) -> int:
+    """Leave a request (``{"do": "cancel"}``) for the driver of a run.
+
+    Returns
+    -------
+    int
+        Its number, from 1.
+
+    Raises
+    ------
+    StoreError
+        The storage failed; the request may be there.
+    """
+    number = 1
+    data = json.dumps({**request, "id": new_id()}).encode()
+    while True:
+        try:
+            store.create(request_name(run, number), data)
+        except FileExistsError:
+            # a client repeats a write whose answer was lost, and is told of its own file
+            if store.read_or_none(request_name(run, number)) == data:
+                return number
+            number += 1
+        else:
+            return number
+
+
+class RequestReader:
+    """Reads the requests to one run, each once."""
+
+    def __init__(self, store: Store, run: str) -> None:
+        self._store = store
+        self._run = run
+        self._number = 1
+
+    def next(self) -> dict[str, Any] | None:
+        """The next request, or None where none can be read yet. One that is no JSON object comes as ``{}``."""
+        data = None
+        with contextlib.suppress(StoreError):
+            # who asks once a second asks again
+            data = self._store.read_or_none(request_name(self._run, self._number))
+        if data is None:
+            return None
+        self._number += 1
+        try:
+            request = json.loads(data)
+        except ValueError:
+            return {}
+        return request if isinstance(request, dict) else {}

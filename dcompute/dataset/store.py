@@ -1,0 +1,267 @@
+"""A folder on fsspec storage whose files are created exclusively and for good, or not at all.
+
+Which way of exclusive creation a storage has is declared here, never guessed: local disk by hard links (``disk.py``), ``memory://`` by a
+lock of the process, S3, Azure and GCS by a conditional write (``remote.py``). Any other storage is refused until somebody has proved one.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+from urllib.parse import urlsplit
+
+from dcompute.dataset.disk import Disk
+from dcompute.dataset.names import new_id
+from dcompute.errors import StoreError
+
+T = TypeVar("T")
+
+LOCAL = "file"
+MEMORY = "memory"
+#: What fsspec calls the object stores whose ``pipe_file(mode="create")`` is a conditional write.
+CONDITIONAL = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az"})
+
+
+class Backend(Protocol):
+    """The operations of one kind of storage; they raise what that raises."""
+
+    def path(self, name: str) -> str: ...  # noqa: D102
+    def read(self, name: str) -> bytes: ...  # noqa: D102
+    def exists(self, name: str) -> bool: ...  # noqa: D102
+    def size(self, name: str) -> int: ...  # noqa: D102
+    def create(self, name: str, data: bytes) -> None: ...  # noqa: D102
+    def create_from(self, local: str, name: str) -> None: ...  # noqa: D102
+    def upload(self, local: str, name: str) -> None: ...  # noqa: D102
+    def write(self, name: str, data: bytes) -> None: ...  # noqa: D102
+    def remove(self, names: list[str]) -> None: ...  # noqa: D102
+    def names(self, folder: str) -> list[str]: ...  # noqa: D102
+    def sync(self, folder: str) -> None: ...  # noqa: D102
+
+
+class Store:
+    """The storage of one dataset. Cheap to copy and to pickle, safe to use from any thread.
+
+    Every error of the storage is a :class:`~dcompute.errors.StoreError` with the storage's own error as its cause, but for a file that is
+    not there (``FileNotFoundError``) and one that is there already (``FileExistsError``).
+    """
+
+    def __init__(self, url: str, protocol: str, storage_options: Mapping[str, Any]) -> None:
+        self.url = url  #: with the protocol; a local one is an absolute path; never with a secret
+        self.protocol = protocol  #: ``file``, ``memory``, ``s3``, ...
+        self.storage_options = dict(storage_options)  #: for fsspec; may hold secrets: never shown, never written
+        self._fs: Any = None
+        self._backend: Backend | None = Disk(url) if protocol == LOCAL else None
+
+    @classmethod
+    def at(cls, url: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None) -> Store:
+        """The storage at a URL or local path; nothing is read or written.
+
+        Parameters
+        ----------
+        url
+            A local path (made absolute, ``~`` is your home), or a URL that fsspec knows.
+        storage_options
+            For fsspec: credentials, endpoint.
+
+        Raises
+        ------
+        StoreError
+            The storage has no proven exclusive creation, or the URL holds a secret.
+        """
+        text = os.fspath(url)
+        protocol, rest = _split(text)
+        if protocol == LOCAL:
+            return cls(os.path.abspath(Path(rest).expanduser()), LOCAL, {})  # noqa: PTH100  resolves "..", and no links
+        if protocol != MEMORY and protocol not in CONDITIONAL:
+            raise StoreError(
+                f"{protocol}:// has no exclusive creation that dcompute has proved, so two drivers could overwrite each other's commits: "
+                "put the dataset on a local or shared disk, S3, Azure or Google storage"
+            )
+        _refuse_secrets(text)
+        return cls(text.rstrip("/"), protocol, storage_options or {})
+
+    @property
+    def is_local(self) -> bool:
+        """On a disk that this machine has mounted."""
+        return self.protocol == LOCAL
+
+    @property
+    def is_memory(self) -> bool:
+        """In the memory of this process: other processes do not see it."""
+        return self.protocol == MEMORY
+
+    @property
+    def fs(self) -> Any:
+        """The fsspec file system."""
+        if self._fs is None:
+            self._fs = self._guard("open", "", self._file_system)
+        return self._fs
+
+    @property
+    def root(self) -> str:
+        """The folder's path in :attr:`fs`."""
+        return self.path("")
+
+    def path(self, name: str) -> str:
+        """The path of a file for :attr:`fs` and pyarrow."""
+        return self._files.path(name)
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a file.
+
+        Raises
+        ------
+        FileNotFoundError
+            There is none.
+        """
+        return self._guard("read", name, lambda: self._files.read(name))
+
+    def read_or_none(self, name: str) -> bytes | None:
+        """The bytes of a file, or None where there is none."""
+        try:
+            return self.read(name)
+        except FileNotFoundError:
+            return None
+
+    def exists(self, name: str) -> bool:
+        """Whether there is a file of this name."""
+        return self._guard("look for", name, lambda: self._files.exists(name))
+
+    def size(self, name: str) -> int:
+        """Bytes of a file; raises ``FileNotFoundError`` where there is none."""
+        return self._guard("look for", name, lambda: self._files.size(name))
+
+    def names(self, folder: str) -> list[str]:
+        """The files in a folder as they are now, sorted, named from the dataset on; none where there is no folder."""
+        return sorted(self._guard("list", folder, lambda: self._files.names(folder)))
+
+    def create(self, name: str, data: bytes) -> None:
+        """Create a file exclusively, whole, and for good before this returns.
+
+        Raises
+        ------
+        FileExistsError
+            There is one of this name; it is on the disk.
+        StoreError
+            The storage failed; whether the file was created is not known.
+        """
+        self._guard("create", name, lambda: self._files.create(name, data), new=True)
+
+    def create_from(self, local_path: str | os.PathLike[str], name: str) -> None:
+        """Create a file exclusively, as :meth:`create` does, with the bytes of a local file."""
+        self._guard("create", name, lambda: self._files.create_from(_local(local_path), name), new=True)
+
+    def upload(self, local_path: str | os.PathLike[str], name: str) -> None:
+        """Copy a local file to a name that nobody else has; for good before this returns."""
+        self._guard("write", name, lambda: self._files.upload(_local(local_path), name), new=True)
+
+    def write(self, name: str, data: bytes) -> None:
+        """Create or replace a file at once, for hints: a power cut may bring back what was there."""
+        self._guard("write", name, lambda: self._files.write(name, data), new=True)
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove files; those that are not there are no error."""
+        listed = list(names)
+        self._guard("remove", ", ".join(listed[:3]), lambda: self._files.remove(listed))
+
+    def sync(self, folder: str) -> None:
+        """Have the names in a folder outlive a power cut, whoever made them."""
+        self._guard("write", folder, lambda: self._files.sync(folder))
+
+    def prove(self) -> None:
+        """Create a probe twice: the second time must fail.
+
+        Raises
+        ------
+        StoreError
+            The storage cannot be written, or takes the condition and ignores it.
+        """
+        name = f"probe-{new_id()}.json"
+        first, second = b'{"probe": 1}\n', b'{"probe": 2}\n'
+        try:
+            self.create(name, first)
+            try:
+                self.create(name, second)
+            except FileExistsError:
+                if self.read(name) == first:
+                    return
+            raise StoreError(
+                f"the storage at {self.url} takes exclusive creation and ignores it: a second writer overwrote the first one's file. "
+                "Two drivers could overwrite each other's commits there: put the dataset elsewhere, or update the storage's server"
+            )
+        finally:
+            self.remove([name])
+
+    def __repr__(self) -> str:
+        return f"Store({self.url!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Store, (self.url, self.protocol, self.storage_options))
+
+    @property
+    def _files(self) -> Backend:
+        if self._backend is None:
+            from dcompute.dataset.remote import Memory, Objects
+
+            fs = self.fs
+            root = fs._strip_protocol(self.url)
+            self._backend = Memory(fs, root) if self.is_memory else Objects(fs, root)
+        return self._backend
+
+    def _file_system(self) -> Any:
+        import fsspec
+
+        options = {} if self.is_local else {"use_listings_cache": False, **self.storage_options}
+        return fsspec.filesystem(self.protocol, **options)
+
+    def _guard(self, verb: str, name: str, act: Callable[[], T], *, new: bool = False) -> T:
+        try:
+            return act()
+        except StoreError:
+            raise
+        except FileExistsError as error:
+            if new:
+                raise
+            raise self._failed(verb, name, error) from error
+        except FileNotFoundError as error:
+            if not new:
+                raise
+            raise self._failed(verb, name, error) from error
+        except Exception as error:  # storage clients raise what they like
+            raise self._failed(verb, name, error) from error
+
+    def _failed(self, verb: str, name: str, error: Exception) -> StoreError:
+        where = f"{self.url}/{name}" if name else self.url
+        return StoreError(f"could not {verb} {where}: {_reason(error)}")
+
+
+def _split(text: str) -> tuple[str, str]:
+    if "::" in text:
+        raise StoreError(f"{text.partition('://')[0]}: a dataset cannot lie behind a chained URL: give the storage's own URL")
+    protocol, separator, rest = text.partition("://")
+    if not separator:
+        return LOCAL, text.removeprefix("file:")
+    if protocol in (LOCAL, "local"):
+        return LOCAL, rest
+    return protocol, rest
+
+
+def _refuse_secrets(url: str) -> None:
+    parts = urlsplit(url)
+    if parts.password is not None or parts.query:
+        raise StoreError(f"the URL of the dataset on {parts.hostname} holds a password or a token: pass it in storage_options=")
+
+
+def _local(path: str | os.PathLike[str]) -> str:
+    return os.fspath(path)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, PermissionError):
+        return f"no permission ({error}). Ask for the right to write there, or put the dataset elsewhere"
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return "no space is left there. Free some, then run the same line again"
+    return f"{type(error).__name__}: {error}"

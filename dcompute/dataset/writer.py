@@ -1,0 +1,385 @@
+"""One driver's right to write: an epoch of the log, held until a higher one is opened."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+from dcompute.dataset.adoption import Adopting, IsFinal, JoinSchemas, ReadMark, Rewrite
+from dcompute.dataset.entries import FORMAT, Action, Add, Close, Entry, Hide, Open
+from dcompute.dataset.lease import Clock, Heartbeat, Process, Pulse
+from dcompute.dataset.log import Log, LostRace
+from dcompute.dataset.names import ATTEMPTS, DATASET, is_run_id, new_id
+from dcompute.dataset.requests import RequestReader, post_request
+from dcompute.dataset.state import State, fold
+from dcompute.dataset.store import Store
+from dcompute.dataset.succession import Succession, refuse_other_workload
+from dcompute.errors import DatasetCorruptError, DatasetNotFoundError, DatasetTakenOver, InternalError, StoreError, UsageError
+from dcompute.records import split_batch_id
+
+__all__ = ["RequestReader", "Writer", "open_dataset", "post_request"]
+
+_NOTE_END_EVERY = 32  # entries
+
+
+def open_dataset(store: Store, create: bool = False) -> tuple[str, State]:
+    """The id of a dataset and what its log says.
+
+    Parameters
+    ----------
+    store
+        Where it is.
+    create
+        Whether to create it where there is none, after the storage has proved that it honours exclusive creation.
+
+    Raises
+    ------
+    DatasetNotFoundError
+        There is none, and it was not to be created.
+    StoreError
+        The storage failed, or cannot be trusted.
+    """
+    data = store.read_or_none(DATASET)
+    if data is None and create:
+        data = _create(store)
+    if data is None:
+        raise DatasetNotFoundError(f"there is no dataset at {store.url}. Is the path right? dc.map makes one when it first runs")
+    return _dataset_id(store, data), fold(Log(store).read_all())
+
+
+class Writer:
+    """One driver's right to write to a dataset. Made by :meth:`acquire`; used from the driver's thread only."""
+
+    #: Writers of this process, by run: a run of it that is not here has no driver any more.
+    _live: ClassVar[weakref.WeakValueDictionary[str, Writer]] = weakref.WeakValueDictionary()
+
+    def __init__(self, store: Store, log: Log, state: State, *, dataset: str, clock: Clock) -> None:
+        if state.driver is None:
+            raise InternalError("a writer needs an open epoch")
+        self.store = store
+        self.state = state  #: what the log says, kept up to date
+        self.dataset = dataset  #: id
+        self.run = state.driver.run
+        self.epoch = state.epoch
+        self.misfits: tuple[str, ...] = ()  #: batches that :meth:`adopt` had to leave behind
+        self._log = log
+        self._heartbeat = Heartbeat(store, self.run, clock)
+        self._pending: tuple[tuple[Action, ...], str] | None = None
+        self._pulse: Pulse | None = None
+        self._counts: dict[str, Any] = {}
+        self._ended: str | None = None
+        self._live[self.run] = self
+
+    @classmethod
+    def check(cls, store: Store, workload: str, takeover: bool = False) -> None:
+        """Raise at once what speaks against writing and needs no waiting.
+
+        Parameters
+        ----------
+        store
+            Where the dataset is, or will be.
+        workload
+            Name of the workload to run.
+        takeover
+            Whether a live driver is to be fenced off.
+
+        Raises
+        ------
+        DatasetMismatchError
+            The dataset belongs to another workload.
+        DatasetBusy
+            A driver is seen alive.
+        """
+        if store.read_or_none(DATASET) is None:
+            return
+        _, state = open_dataset(store)
+        refuse_other_workload(store, state, workload)
+        if not takeover:
+            Succession(store, cls._live).refuse_if_alive(state)
+
+    @classmethod
+    def acquire(
+        cls,
+        store: Store,
+        *,
+        workload: str,
+        run: str,
+        takeover: bool = False,
+        waiting: Callable[[str, float], None] | None = None,
+        clock: Clock = time,
+    ) -> Writer:
+        """Open the next epoch, when the driver of the last one is gone.
+
+        Parameters
+        ----------
+        store
+            Where the dataset is; created where there is none.
+        workload
+            Name of the workload to run.
+        run
+            Id of the run.
+        takeover
+            Whether a live driver is to be fenced off.
+        waiting
+            Called with a line of progress and the seconds left while a lease has to run out.
+        clock
+            Tells the time and sleeps.
+
+        Raises
+        ------
+        DatasetMismatchError
+            The dataset belongs to another workload.
+        DatasetBusy
+            Another driver is alive, or opened the epoch at the same moment.
+        """
+        if not is_run_id(run):
+            raise UsageError(f"{run!r} cannot be the id of a run: use letters, digits, '-', '_' and '.'")
+        dataset, state = open_dataset(store, create=True)
+        log = Log(store, now=clock.time, sleep=clock.sleep)
+        succession = Succession(store, cls._live, waiting=waiting, clock=clock)
+        while True:
+            refuse_other_workload(store, state, workload)
+            if state.is_open and not takeover:
+                succession.await_end(state, log)
+            try:
+                entry = log.append(state.number + 1, [_open(state, workload, run, clock)])
+            except LostRace as race:
+                succession.read_on(state, race.entry, takeover=takeover)
+                continue
+            state.apply(entry)
+            writer = cls(store, log, state, dataset=dataset, clock=clock)
+            writer._heartbeat.beat("running", {}, now=True)
+            return writer
+
+    def commit(self, actions: Sequence[Action]) -> int:
+        """Commit actions as one entry.
+
+        Returns
+        -------
+        int
+            The entry's number.
+
+        Raises
+        ------
+        DatasetTakenOver
+            A higher epoch was opened: nothing of this was committed, and nothing ever will be.
+        StoreError
+            The storage failed, and whether they are committed is not known: call again with the same actions, and more if there are,
+            which then count once; or end the run without :meth:`close`.
+        """
+        self._refuse_ended()
+        self._refuse_foreign(actions)
+        if any(isinstance(action, Add) for action in actions):
+            # a mark that was found, not made, may not be on the disk yet
+            self.store.sync(ATTEMPTS)
+        return self._commit(tuple(actions))
+
+    def adopt(
+        self, read_mark: ReadMark, is_final: IsFinal, *, join: JoinSchemas | None = None, rewrite: Rewrite | None = None
+    ) -> list[str]:
+        """Add what was written for earlier drivers and never added, and settle their epochs; before the first batch goes out.
+
+        Parameters
+        ----------
+        read_mark
+            Reads a mark: ``dataset.parts.read_mark``.
+        is_final
+            Whether a failure of this kind, at this attempt, is final.
+        join
+            Brings two schemas together: ``dataset.schema.join``.
+        rewrite
+            Rewrites a batch that does not join; gives the name of the mark that stands for it.
+
+        Returns
+        -------
+        list[str]
+            Ids of the batches added.
+        """
+        self._refuse_ended()
+        epochs = [epoch for epoch in self.state.unsettled if epoch < self.epoch]
+        if not epochs:
+            return []
+        adoption = Adopting(self.store, self.state, epochs, read_mark=read_mark).plan(is_final, join=join, rewrite=rewrite)
+        self._commit(adoption.actions)
+        self.misfits = adoption.misfits
+        return list(adoption.batches)
+
+    def catch_up(self) -> None:
+        """Read what others committed meanwhile.
+
+        Raises
+        ------
+        DatasetTakenOver
+            A higher epoch was opened.
+        """
+        self._refuse_ended()
+        while self._pending is None and (entry := self._log.read(self.state.number + 1)) is not None:
+            self._read_on(entry)
+
+    def heartbeat(self, counts: dict[str, Any], state: str = "running") -> None:
+        """Say that this driver is alive, where that is due (every 5 s), and look whether it was taken over.
+
+        Raises
+        ------
+        DatasetTakenOver
+            A higher epoch was opened.
+        """
+        self._counts = counts
+        if self._heartbeat.beat(state, counts) or self._pulse is not None:
+            # a storage that fails to be read now is met again at the next commit
+            with contextlib.suppress(StoreError):
+                self.catch_up()
+
+    def keep_alive(self) -> None:
+        """From now on the heartbeat is written by a thread of its own too, with the counts that :meth:`heartbeat` was last given.
+
+        For what keeps the driver's thread busy for longer than its lease: a long log, a plan of millions of items.
+        """
+        if self._pulse is None and self._ended is None:
+            # through a weak reference: a writer that nobody holds is one that ended
+            this = weakref.ref(self)
+            self._pulse = Pulse(lambda: _beat(this))
+
+    def close(self) -> None:
+        """Settle the epoch: nothing is in flight, and nothing more will be committed."""
+        if self._ended is None:
+            self._commit((Close(epoch=self.epoch),))
+            self._note_end()
+            self._end("closed")
+
+    def abandon(self) -> None:
+        """End without settling the epoch: a successor looks for what is still written."""
+        if self._ended is None:
+            self._end("ended")
+
+    def _commit(self, actions: tuple[Action, ...]) -> int:
+        if self._pending is not None:
+            pending, entry_id = self._pending
+            number = self._append(pending, entry_id)
+            actions = without(actions, pending)
+            if not actions:
+                return number
+        return self._append(actions, new_id())
+
+    def _append(self, actions: tuple[Action, ...], entry_id: str) -> int:
+        self._pending = (actions, entry_id)
+        while True:
+            try:
+                entry = self._log.append(self.state.number + 1, actions, entry_id)
+            except LostRace as race:
+                self._read_on(race.entry)
+            else:
+                break
+        self._pending = None
+        self.state.apply(entry)
+        if entry.number % _NOTE_END_EVERY == 0:
+            self._note_end()
+        return entry.number
+
+    def _read_on(self, entry: Entry) -> None:
+        self.state.apply(entry)
+        if self.state.epoch != self.epoch:
+            self._end("taken over")
+            raise self._taken_over()
+
+    def _taken_over(self) -> DatasetTakenOver:
+        other = self.state.driver
+        who = "" if other is None else f" by run {other.run} on {other.host} (process {other.pid})"
+        return DatasetTakenOver(f"{self.store.url} was taken over{who}: this run writes no more. What it had committed stays committed")
+
+    def _refuse_ended(self) -> None:
+        if self._ended == "taken over":
+            raise self._taken_over()
+        if self._ended is not None:
+            raise InternalError(f"run {self.run} has {self._ended} its epoch and cannot write any more")
+
+    def _refuse_foreign(self, actions: Sequence[Action]) -> None:
+        added = [batch for action in actions if isinstance(action, Add) for batch in action.batches]
+        if not added:
+            return
+        if any(epoch < self.epoch for epoch in self.state.unsettled):
+            raise InternalError("batches cannot be added before those of earlier epochs were adopted")
+        for batch in added:
+            if split_batch_id(batch.id)[:2] != (self.run, self.epoch):
+                raise InternalError(f"batch {batch.id} is not of run {self.run}, epoch {self.epoch}")
+
+    def _note_end(self) -> None:
+        with contextlib.suppress(StoreError):
+            self._log.note_end(self.state.number)
+
+    def _end(self, how: str) -> None:
+        self._ended = how
+        self._live.pop(self.run, None)
+        if self._pulse is not None:
+            self._pulse.stop()
+        self._heartbeat.beat(how, self._counts, now=True)
+
+
+def _beat(writer: Callable[[], Writer | None]) -> bool:
+    alive = writer()
+    if alive is not None:
+        alive._heartbeat.beat("running", alive._counts)
+    return alive is not None
+
+
+def without(actions: Sequence[Action], committed: Sequence[Action]) -> tuple[Action, ...]:
+    """The actions that are left when some are committed: a hide that is repeated after its add would hide what was added."""
+    hidden = {(key, action.scope) for action in committed if isinstance(action, Hide) for key in action.keys}
+    added = {batch.id for action in committed if isinstance(action, Add) for batch in action.batches}
+    left: list[Action] = []
+    for action in actions:
+        if isinstance(action, Hide):
+            keys = tuple(key for key in action.keys if (key, action.scope) not in hidden)
+            left += [replace(action, keys=keys)] if keys else []
+        elif isinstance(action, Add):
+            batches = tuple(batch for batch in action.batches if batch.id not in added)
+            left += [replace(action, batches=batches)] if batches else []
+        elif action not in committed:
+            left.append(action)
+    return tuple(left)
+
+
+def _open(state: State, workload: str, run: str, clock: Clock) -> Open:
+    own = Process.own()
+    return Open(
+        epoch=state.epoch + 1,
+        run=run,
+        workload=workload,
+        host=own.host,
+        boot=own.boot,
+        pid=own.pid,
+        started=own.started,
+        at=clock.time(),
+    )
+
+
+def _create(store: Store) -> bytes:
+    store.prove()
+    data = json.dumps({"format": list(FORMAT), "id": new_id(), "created": time.time()}).encode() + b"\n"
+    try:
+        store.create(DATASET, data)
+    except FileExistsError:
+        pass
+    except StoreError:
+        # the answer may be what was lost: whatever stands there is the dataset
+        if not store.exists(DATASET):
+            raise
+    return store.read(DATASET)
+
+
+def _dataset_id(store: Store, data: bytes) -> str:
+    try:
+        about = json.loads(data)
+        (major, _), dataset = about["format"], about["id"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise DatasetCorruptError(f"{store.url}/{DATASET} is not what dcompute writes ({error}): restore the file from a copy") from error
+    if major != FORMAT[0]:
+        raise DatasetCorruptError(
+            f"{store.url} has format {major}, and this dcompute reads format {FORMAT[0]}: use the version of dcompute that wrote it"
+        )
+    return str(dataset)

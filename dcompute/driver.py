@@ -1,0 +1,358 @@
+"""The driver: a plain thread that carries out what the window decides.
+
+It composes every stage and decides nothing itself. Events come through one queue (tasks that ended, workers' events, inputs, requests),
+the window turns them into instructions, and each instruction has one method here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from dcompute import window as w
+from dcompute.assignment import Assignment
+from dcompute.config import settings
+from dcompute.dataset.requests import RequestReader
+from dcompute.dataset.writer import Writer
+from dcompute.errors import ClusterError, DcomputeError, InternalError, RunCancelled, StoreError
+from dcompute.flights import Flights
+from dcompute.intake import Intake
+from dcompute.ledger import Ledger
+from dcompute.placing import Placing
+from dcompute.progress import Snapshot
+from dcompute.records import Outcome
+from dcompute.standing import Standing, error_of
+from dcompute.summary import Summary
+
+log = logging.getLogger("dcompute.driver")
+
+#: Seconds that workers have, once their scheduler is gone, to write what is finished before the driver looks for their marks.
+FLUSH_SECONDS = 2.0
+#: A storage that fails for longer than this (seconds) ends the run.
+STORE_SECONDS = 60.0
+#: Seconds between two looks at what the cluster offers.
+LOOK_SECONDS = 1.0
+#: Messages taken from the queue before time-driven work gets its turn.
+MESSAGES = 1000
+
+
+class Driver(threading.Thread):
+    """One run, from the right to write to the last commit. What others call is thread-safe; all else happens on the driver's thread."""
+
+    def __init__(self, assignment: Assignment) -> None:
+        super().__init__(name=f"dcompute-{assignment.spec.run}", daemon=False)
+        self.assignment = assignment
+        self.run_id = assignment.spec.run
+        self.ended = threading.Event()
+        self.error: DcomputeError | None = None
+        self.cancelled_here = False
+        self._messages: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._standing = Standing(assignment)
+        self._cancel_reason: str | None = None
+        self._over: w.End | None = None
+        self._store_failed_at: float | None = None
+
+    @classmethod
+    def started(cls, assignment: Assignment) -> Driver:
+        """A driver under way. The interpreter waits for it at its exit, as it does for executors."""
+        driver = cls(assignment)
+        driver.start()
+        # executors forbid new work when the interpreter begins to end, in the reverse order of these registrations: the run ends first
+        register = getattr(threading, "_register_atexit", None)
+        if register is not None:
+            with contextlib.suppress(RuntimeError):
+                register(driver.join)
+        return driver
+
+    # -- what others call ------------------------------------------------------------------------------------------------------------
+
+    def cancel(self, reason: str) -> None:
+        """End the run; returns at once."""
+        self.cancelled_here = True
+        self._cancel_reason = reason
+        self._post(self._on_cancel, reason)
+
+    def snapshot(self) -> Snapshot:
+        """Where the run stands."""
+        return self._standing.snapshot()
+
+    def summary(self) -> Summary:
+        """What the run did so far."""
+        return self._standing.summary()
+
+    def farewell(self) -> str:
+        """What a person reads when a run ends early: what is done, and how to go on."""
+        return f"{self.summary()}\nTo go on, {self.assignment.again}"
+
+    def outcomes(self) -> Iterator[Outcome]:
+        """Outcomes in the order of their commits, until the run has ended; read by the caller's thread."""
+        place = 0
+        while True:
+            over = self.ended.wait(0.0 if self._standing.has_committed(place) else 0.2)
+            ledger = self._standing.ledger
+            if ledger is not None:
+                found, place = ledger.outcomes(place)
+                yield from found
+            if over:
+                return
+
+    # -- the life of a run -----------------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Drive the run to its end; what goes wrong is in :attr:`error`."""
+        try:
+            self._execute()
+            self._standing.state = "finished"
+        except RunCancelled as error:
+            self.error, self._standing.state = error, "cancelled"
+        except DcomputeError as error:
+            self.error, self._standing.state = error, "failed"
+        except Exception as error:
+            log.exception("the driver failed", extra={"action": "driver_failed"})
+            self.error, self._standing.state = InternalError(f"the driver failed with {type(error).__name__}: {error}"), "failed"
+            self.error.__cause__ = error
+        finally:
+            self._standing.stop()
+            self.ended.set()
+
+    def _execute(self) -> None:
+        assignment = self.assignment
+        self._writer = Writer.acquire(
+            assignment.store,
+            workload=assignment.spec.workload,
+            run=self.run_id,
+            takeover=assignment.options.takeover,
+            waiting=self._on_waiting,
+        )
+        clean = False
+        self._writer.keep_alive()
+        try:
+            self._ledger = self._standing.ledger = Ledger.opened(self._writer, assignment.spec, assignment.workload.retry_policy())
+            clean = self._work()
+        finally:
+            self._close(clean=clean)
+
+    def _work(self) -> bool:
+        """Do what is left to do; whether nothing is in flight any more."""
+        self._intake = Intake(
+            self.assignment,
+            self._writer,
+            offered=lambda offered: self._post(self._feed, offered),
+            failed=lambda error: self._post(self._on_intake_failed, error),
+        )
+        try:
+            first = self._intake.first()
+            self._standing.plan = self._intake.plan
+            if first.exhausted and not first.items:
+                return True
+            with self.assignment.connect() as connection:
+                return self._drive(connection, first)
+        finally:
+            self._intake.stop()
+
+    def _drive(self, connection: Any, first: w.Offered) -> bool:
+        self._prepare(connection)
+        try:
+            self._feed(self._placing.capacity(self._window.classes))
+            self._feed(first)
+            while self._over is None:
+                self._receive()
+                self._keep_time()
+        except DcomputeError:
+            self._salvage()
+            raise
+        finally:
+            self._placing.forget()
+        self._ledger.commit()
+        error = error_of(self._over, again=self.assignment.again)
+        if error is not None:
+            raise error
+        return not len(self._flights)
+
+    def _prepare(self, connection: Any) -> None:
+        assignment = self.assignment
+        self._connection = connection
+        self._placing = Placing(connection, assignment)
+        self._placing.refresh()
+        self._placing.refuse_impossible(assignment.request)
+        self._standing.note("checking workers")
+        self._placing.probe(self._writer.store, cancelled=lambda: self._cancel_reason)
+        self._standing.note("")
+        self._flights = Flights(connection, assignment.spec, assignment.packed, epoch=self._writer.epoch, landed=self._on_landed)
+        self._window = w.Window(assignment.window_config(), retry=assignment.workload.retry_policy(), rng=random.Random(self.run_id))  # noqa: S311
+        self._standing.watch(self._window, self._flights)
+        self._requests = RequestReader(self._writer.store, self.run_id)
+        self._events: deque[w.Event] = deque()
+        self._due = dict.fromkeys((self._commit, self._beat, self._look_for_requests, self._look_at_cluster), 0.0)
+        connection.listen(f"dcompute-{self.run_id}", lambda message: self._post(self._on_told, message))
+        self._standing.state = "running"
+        if self._cancel_reason is not None:
+            raise RunCancelled(f"the run was cancelled before its first batch: {self._cancel_reason}")
+
+    def _close(self, *, clean: bool) -> None:
+        try:
+            if clean:
+                self._writer.close()
+            else:
+                self._writer.abandon()
+        except StoreError as error:
+            log.warning("the dataset could not be closed: %s", error, extra={"action": "close_failed"})
+
+    # -- messages from other threads ---------------------------------------------------------------------------------------------------
+
+    def _post(self, act: Callable[..., None], *args: Any) -> None:
+        self._messages.put(lambda: act(*args))
+
+    def _on_landed(self, number: int, again: int) -> None:
+        self._post(self._on_task_end, number, again)
+
+    def _on_task_end(self, number: int, again: int) -> None:
+        if self._connection.lost:
+            raise self._cluster_lost()
+        self._feed(self._flights.landed(number, again))
+
+    def _on_told(self, message: dict[str, Any]) -> None:
+        self._feed(self._flights.told(message))
+
+    def _on_intake_failed(self, error: DcomputeError) -> None:
+        raise error
+
+    def _on_cancel(self, reason: str) -> None:
+        self._standing.note(f"ending: {reason}")
+        self._feed(w.CancelAll(reason))
+
+    def _on_waiting(self, text: str, seconds_left: float) -> None:
+        self._standing.note(f"{text} ({seconds_left:.0f} s)")
+        if self._cancel_reason is not None:
+            raise RunCancelled(f"the run was cancelled while it waited for the dataset: {self._cancel_reason}")
+
+    # -- the loop ------------------------------------------------------------------------------------------------------------------------
+
+    def _receive(self) -> None:
+        now = time.monotonic()
+        wake = self._window.wake_at()
+        due = min([*self._due.values(), *([wake] if wake is not None else [])])
+        with contextlib.suppress(queue.Empty):
+            self._messages.get(timeout=max(0.0, due - now))()
+            for _ in range(MESSAGES):
+                self._messages.get_nowait()()
+
+    def _keep_time(self) -> None:
+        now = time.monotonic()
+        wake = self._window.wake_at()
+        if wake is not None and now >= wake:
+            self._feed(w.Tick())
+        for act, due in self._due.items():
+            if now >= due:
+                self._due[act] = now + act()
+
+    def _commit(self) -> float:
+        try:
+            self._ledger.commit()
+        except StoreError as error:
+            # what is pending stays pending, and counts once however often it is tried
+            self._store_failed_at = self._store_failed_at or time.monotonic()
+            if time.monotonic() - self._store_failed_at > STORE_SECONDS:
+                raise
+            self._standing.note(f"the storage fails, trying again: {error}")
+            log.warning("commit failed, trying again: %s", error, extra={"action": "commit_retry"})
+            return settings().driver.commit_interval
+        if self._store_failed_at is not None:
+            self._store_failed_at = None
+            self._standing.note("")
+        return settings().driver.commit_interval
+
+    def _beat(self) -> float:
+        self._writer.heartbeat(self._standing.counts())
+        return settings().driver.heartbeat
+
+    def _look_for_requests(self) -> float:
+        while (request := self._requests.next()) is not None:
+            if request.get("do") == "cancel":
+                self._cancel_reason = str(request.get("reason") or "cancelled by request")
+                self._on_cancel(self._cancel_reason)
+        return settings().driver.requests
+
+    def _look_at_cluster(self) -> float:
+        if self._connection.lost:
+            raise self._cluster_lost()
+        if self._placing.refresh():
+            self._feed(self._placing.capacity(self._window.classes))
+        return LOOK_SECONDS
+
+    def _cluster_lost(self) -> ClusterError:
+        return ClusterError(
+            f"the scheduler at {self._placing.address} is gone. What was committed stays; start a cluster and {self.assignment.again}"
+        )
+
+    # -- instructions ----------------------------------------------------------------------------------------------------------------------
+
+    def _feed(self, event: w.Event | None) -> None:
+        """Tell the window an event, and carry out what follows; answers of that are events again."""
+        if event is None or self._over is not None:
+            return
+        self._events.append(event)
+        while self._events and self._over is None:
+            for instruction in self._window.handle(self._events.popleft(), time.monotonic()):
+                self._carry_out(instruction)
+
+    def _carry_out(self, instruction: w.Instruction) -> None:
+        match instruction:
+            case w.Send():
+                self._send(instruction)
+            case w.Settled():
+                self._settle(instruction)
+            case w.Take():
+                self._intake.take(instruction.count)
+            case w.Record():
+                self._ledger.record(instruction)
+            case w.LookForMark():
+                receipt = self._ledger.find_mark(instruction.batch)
+                self._events.append(w.NoMark(instruction.batch) if receipt is None else w.MarkFound(instruction.batch, receipt))
+            case _:
+                self._carry_out_rarer(instruction)
+
+    def _carry_out_rarer(self, instruction: w.Instruction) -> None:
+        match instruction:
+            case w.Drop():
+                self._flights.drop(instruction.batch)
+            case w.Measure():
+                self._events.append(self._placing.capacity(self._window.classes))
+            case w.Notice():
+                log.warning(instruction.text, extra={"action": instruction.code})
+                self._standing.note(instruction.text)
+            case w.End():
+                self._over = instruction
+
+    def _send(self, send: w.Send) -> None:
+        if not self.assignment.workload.idempotent:
+            self._ledger.note_sent(send)
+        self._flights.send(send, self._placing.resources(send.request), self._ledger.schema, workers=self._placing.workers(send))
+
+    def _settle(self, settled: w.Settled) -> None:
+        self._flights.forget(settled.batch)
+        if self._ledger.fits(settled.receipt):
+            self._ledger.settle(settled)
+        else:
+            self._ledger.rewrite(settled)
+
+    # -- the end -----------------------------------------------------------------------------------------------------------------------------
+
+    def _salvage(self) -> None:
+        """After an error: what workers have written counts as far as this driver may still commit it."""
+        with contextlib.suppress(DcomputeError):
+            self._feed(w.CancelAll("the run failed"))
+            if self._connection.lost:
+                time.sleep(FLUSH_SECONDS)
+            for number in self._flights.numbers:
+                receipt = self._ledger.find_mark(number)
+                if receipt is not None:
+                    self._feed(w.Ended(number, receipt))
+            self._ledger.commit()

@@ -1,0 +1,184 @@
+"""Batches in flight: Dask tasks on their way, and what becomes of them, told by batch number."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from dcompute.graph import Packed, Placement, batch_task, pack_values
+from dcompute.records import BatchSpec, Receipt, RunSpec, batch_id, split_batch_id
+from dcompute.window import Ended, Lost, SetupFailed, Started
+
+if TYPE_CHECKING:
+    from dcompute.cluster import Connection
+    from dcompute.window import Event, Send
+
+log = logging.getLogger("dcompute.driver")
+
+#: A result that a task holds is a few hundred bytes: a worker that does not hand it over in this time (seconds) is as good as lost.
+RESULT_SECONDS = 30.0
+
+
+@dataclass(slots=True)
+class Flight:
+    """One batch in flight."""
+
+    spec: BatchSpec
+    future: Any
+    again: int  #: how often it went out before
+    executions: dict[str, str] = field(default_factory=dict)  #: execution id -> worker; more than one: Dask repeated the task
+    at_work: int | None = None  #: index of the item that was executing at the last tick
+    done: int = 0  #: items finished at the last tick
+    heard: bool = False  #: its end was told
+
+
+class Flights:
+    """The table of batches in flight; everything here is called on the driver's thread.
+
+    Parameters
+    ----------
+    connection
+        To the cluster.
+    spec, packed
+        The run.
+    epoch
+        Of the driver, for batch ids.
+    landed
+        Called on Dask's threads, with number and send, when a task has ended.
+    """
+
+    def __init__(self, connection: Connection, spec: RunSpec, packed: Packed, *, epoch: int, landed: Callable[[int, int], None]) -> None:
+        self._connection = connection
+        self._spec = spec
+        self._packed = packed
+        self._epoch = epoch
+        self._landed = landed
+        self._flights: dict[int, Flight] = {}
+
+    def __len__(self) -> int:
+        return len(self._flights)
+
+    @property
+    def numbers(self) -> list[int]:
+        """Batch numbers in flight."""
+        return list(self._flights)
+
+    @property
+    def finished_items(self) -> int:
+        """Items of batches in flight that are known to be finished: for progress only."""
+        return sum(flight.done for flight in self._flights.values())
+
+    def send(self, send: Send, resources: Mapping[str, float], schema: str | None, *, workers: tuple[str, ...] | None = None) -> None:
+        """Hand a batch to the scheduler; a task of the same batch that is still known is forgotten."""
+        spec = self._batch(send, schema)
+        placement = Placement(resources=resources, priority=send.request.priority, workers=workers)
+        # a name of its own for each time it goes out: the scheduler may still know the task that was lost
+        key = f"{self._spec.workload}-{self._spec.run}-{send.number}-{send.again}"
+        self._forget(send.number)
+        future = self._connection.compute(batch_task(self._packed, spec, placement, key=key))
+        self._flights[send.number] = Flight(spec=spec, future=future, again=send.again)
+        number, again = send.number, send.again
+        future.add_done_callback(lambda _: self._landed(number, again))
+
+    def drop(self, number: int) -> None:
+        """Cancel the task of a batch; its worker kills the child and writes what is finished."""
+        flight = self._flights.get(number)
+        if flight is not None:
+            flight.heard = True
+            with contextlib.suppress(Exception):  # a scheduler that is gone cancels nothing
+                self._connection.client.cancel([flight.future], force=True)
+
+    def forget(self, number: int) -> None:
+        """Release a batch that needs nothing more from Dask."""
+        self._forget(number)
+
+    def landed(self, number: int, again: int) -> Event | None:
+        """What the end of a task means; None where it was told before, or is no end."""
+        flight = self._flights.get(number)
+        if flight is None or flight.again != again or flight.heard:
+            return None
+        status = flight.future.status
+        if status == "finished":
+            return self._finished(number, flight)
+        if status == "error":
+            return self._erred(number, flight)
+        return self._lost(number, flight, f"its task was {status}")
+
+    def told(self, message: Mapping[str, Any]) -> Event | None:
+        """What a worker's event means."""
+        number = self._number(message)
+        flight = self._flights.get(number) if number is not None else None
+        if flight is None or number is None:
+            return None
+        match message.get("event"):
+            case "started":
+                flight.executions[str(message.get("execution"))] = str(message.get("worker"))
+                return Started(number, str(message.get("worker")))
+            case "tick":
+                flight.at_work, flight.done = message.get("index"), int(message.get("done") or 0)
+            case "receipt":
+                return self._answered(number, flight, {"receipt": message.get("receipt")})
+        return None
+
+    def _number(self, message: Mapping[str, Any]) -> int | None:
+        try:
+            run, epoch, number = split_batch_id(str(message["batch"]))
+        except (KeyError, ValueError):
+            return None
+        return number if (run, epoch) == (self._spec.run, self._epoch) else None
+
+    def _finished(self, number: int, flight: Flight) -> Event:
+        try:
+            answer = flight.future.result(timeout=RESULT_SECONDS)
+        except Exception as error:  # noqa: BLE001  whatever keeps the answer away, the batch is looked for under its mark
+            return self._lost(number, flight, str(error))
+        return self._answered(number, flight, answer)
+
+    def _answered(self, number: int, flight: Flight, answer: Mapping[str, Any]) -> Event:
+        flight.heard = True
+        if answer.get("receipt") is not None:
+            return Ended(number, Receipt.from_json(answer["receipt"]))
+        if answer.get("setup_error") is not None:
+            return SetupFailed(number, _setup_text(answer["setup_error"]))
+        return self._lost(number, flight, str(answer.get("nothing", "it wrote nothing")))
+
+    def _erred(self, number: int, flight: Flight) -> Event:
+        try:
+            error = flight.future.exception(timeout=RESULT_SECONDS)
+        except Exception as unknown:  # noqa: BLE001  the exception itself may not unpickle here
+            error = unknown
+        return self._lost(number, flight, f"{type(error).__name__}: {error}")
+
+    def _lost(self, number: int, flight: Flight, why: str) -> Lost:
+        flight.heard = True
+        log.warning("batch %s was lost: %s", flight.spec.id, why, extra={"action": "batch_lost", "batch": flight.spec.id})
+        worker = list(flight.executions.values())[-1] if flight.executions else None
+        return Lost(number, worker, max(1, len(flight.executions)), flight.at_work)
+
+    def _forget(self, number: int) -> None:
+        flight = self._flights.pop(number, None)
+        if flight is not None:
+            with contextlib.suppress(Exception):  # a client that lost its scheduler has nothing to release
+                flight.future.release()
+
+    def _batch(self, send: Send, schema: str | None) -> BatchSpec:
+        items = [attempt.item for attempt in send.tries]
+        return BatchSpec(
+            id=batch_id(self._spec.run, self._epoch, send.number),
+            keys=tuple(item.key for item in items),
+            attempts=tuple(attempt.attempt for attempt in send.tries),
+            fingerprints=tuple(item.fingerprint for item in items),
+            values=pack_values(item.value for item in items),
+            schema=schema,
+            memory=send.request.memory,
+            cpus=send.request.cpus,
+            alone=send.alone,
+            exclude=send.exclude,
+        )
+
+
+def _setup_text(error: Mapping[str, Any]) -> str:
+    return "\n".join(str(error[name]) for name in ("text", "traceback", "log") if error.get(name))

@@ -1,0 +1,140 @@
+"""A batch as a small ``dask.delayed`` graph with annotations, handed to ``client.compute``.
+
+The scheduler unpickles what it is given, so a task carries two byte strings and the name of one function of dcompute:
+user code is opened in the worker's children only.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+import dask
+from dask import delayed
+
+from dcompute.code import pack
+from dcompute.config import settings
+from dcompute.dataset.names import new_run_id
+from dcompute.errors import UsageError
+from dcompute.records import BatchSpec, Request, RunSpec
+from dcompute.worker.batch import run_batch
+from dcompute.worker.delayed import run_delayed
+from dcompute.worker.probe import probe
+
+if TYPE_CHECKING:
+    from dcompute.workload import Workload
+
+#: A run's description larger than this goes to the scheduler once, instead of with every batch.
+INLINE_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """Where a task may go, and when."""
+
+    resources: Mapping[str, float]  #: only names that workers declare
+    priority: int = 0  #: higher goes first
+    workers: tuple[str, ...] | None = None  #: the only workers it may go to
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Packed:
+    """A run's description as tasks carry it."""
+
+    payload: bytes | str  #: the pickled :class:`RunSpec`, or the digest under which the scheduler keeps it
+    digest: str
+    data: bytes
+
+    @classmethod
+    def of(cls, spec: RunSpec) -> Packed:
+        """Pickle it once for all batches of the run."""
+        data = pickle.dumps(spec, protocol=pickle.HIGHEST_PROTOCOL)
+        digest = blake2b(data, digest_size=16).hexdigest()
+        return cls(payload=data if len(data) <= INLINE_BYTES else digest, digest=digest, data=data)
+
+    @property
+    def inline(self) -> bool:
+        """Whether every task carries the description itself."""
+        return isinstance(self.payload, bytes)
+
+
+def refuse_fusing() -> None:
+    """Refuse ``optimization.fuse.delayed``: fusing drops annotations without a word.
+
+    Raises
+    ------
+    UsageError
+        Where that setting is on.
+    """
+    if dask.config.get("optimization.fuse.delayed", False):
+        raise UsageError(
+            "Dask's setting optimization.fuse.delayed is on: fused tasks lose their resources and priority. "
+            "Turn it off (dask.config.set({'optimization.fuse.delayed': False})) and run the same line again."
+        )
+
+
+def pack_values(values: Iterable[Any]) -> bytes:
+    """The values of a batch as bytes, by reference where the standard pickle can, else by value."""
+    values = list(values)
+    try:
+        return pickle.dumps(values, protocol=pickle.HIGHEST_PROTOCOL)
+    except Exception:  # noqa: BLE001  pickle raises whatever a value's __reduce__ raises; cloudpickle is the second try
+        import cloudpickle
+
+        return bytes(cloudpickle.dumps(values, protocol=pickle.HIGHEST_PROTOCOL))
+
+
+def batch_task(run: Packed, batch: BatchSpec, placement: Placement, *, key: str) -> Any:
+    """A delayed batch; compute it with :func:`annotated`'s annotations already on it."""
+    spec = pickle.dumps(batch, protocol=pickle.HIGHEST_PROTOCOL)
+    with annotated(placement, {"batch": batch.id}):
+        return delayed(run_batch, pure=False, traverse=False)(run.payload, spec, dask_key_name=key)
+
+
+def probe_task(run: Packed, token: str, *, worker: str, key: str) -> Any:
+    """A delayed probe of one worker."""
+    with annotated(Placement(resources={}, priority=1_000_000, workers=(worker,)), {"probe": token}):
+        return delayed(probe, pure=False, traverse=False)(run.payload, token, dask_key_name=key)
+
+
+def delayed_call(workload: Workload, value: Any) -> Any:
+    """A delayed call of a workload for a user's own graph, with the workload's annotations."""
+    refuse_fusing()
+    code, code_digest, params_digest = pack(workload, {})
+    spec = RunSpec(
+        run=new_run_id(),
+        dataset="",
+        workload=workload.name,
+        code=code,
+        code_digest=code_digest,
+        params_digest=params_digest,
+        group=workload.group,
+        timeout=workload.timeout,
+        setup_timeout=settings().worker.setup_timeout,
+    )
+    request = workload.request()
+    with annotated(Placement(resources=_declared_needs(request), priority=request.priority), {"workload": workload.name}):
+        call = delayed(run_delayed, pure=False)
+        return call(pickle.dumps(spec, protocol=pickle.HIGHEST_PROTOCOL), value, memory=request.memory, cpus=request.cpus)
+
+
+def _declared_needs(request: Request) -> dict[str, float]:
+    """What differs from the defaults: a plain graph has no driver that counts what nobody declares."""
+    wanted = {"CPU": 0.0 if request.cpus == 1 else request.cpus, "GPU": request.gpus, "MEMORY": request.memory or 0, **dict(request.resources)}
+    return {name: amount for name, amount in wanted.items() if amount}
+
+
+def annotated(placement: Placement, about: Mapping[str, Any]) -> Any:
+    """A context in which a delayed call takes the placement's annotations.
+
+    Annotations are captured where the delayed object is *called*, so the call stands inside this context.
+    """
+    notes: dict[str, Any] = {"priority": placement.priority, "dcompute": dict(about)}
+    if placement.resources:
+        notes["resources"] = dict(placement.resources)
+    if placement.workers is not None:
+        notes |= {"workers": list(placement.workers), "allow_other_workers": False}
+    return dask.annotate(**notes)

@@ -1,0 +1,177 @@
+"""Files as inputs: listed once, sorted, each with a fingerprint of what its storage says of it."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path, PurePath
+from typing import Any
+
+from dcompute.errors import InputError
+from dcompute.inputs.sources import Bunch
+from dcompute.keys import digest_of
+from dcompute.records import ItemKey
+
+_MAGIC = frozenset("*?[")
+#: What storages call a checksum, and a time of change, in the order in which they are taken.
+_CHECKSUMS = ("ETag", "etag", "e_tag", "md5Hash", "content_md5", "checksum")
+_TIMES = ("mtime", "LastModified", "last_modified", "updated", "modified", "timeModified", "created")
+
+
+class Files:
+    """The files that some patterns match; made by :func:`dcompute.files`.
+
+    They are listed when they are first needed. A file comes as its absolute path, or its URL where it is not local; that is its key too.
+    """
+
+    names = None
+    distinct = True
+
+    def __init__(self, patterns: str | PurePath | Iterable[str | PurePath], storage_options: Mapping[str, Any] | None = None) -> None:
+        given = [patterns] if isinstance(patterns, (str, PurePath)) else list(patterns)
+        for pattern in given:
+            if not isinstance(pattern, (str, PurePath)) or not str(pattern):
+                raise InputError(f"files({pattern!r}): say a path, a URL or a pattern such as 'raw/*.csv'")
+        self._patterns = [str(pattern) for pattern in given]
+        self._options = dict(storage_options or {})
+        # now, because the working directory may change before they are listed
+        self._places = [_local_path(pattern) or pattern for pattern in self._patterns]
+
+    def check(self) -> None:
+        """Refuse now what can be told without listing.
+
+        Raises
+        ------
+        InputError
+            A local file that is not there, or a folder.
+        """
+        for pattern in self._places:
+            path = _local_path(pattern)
+            if path is not None and not (_MAGIC & set(path)) and not Path(path).is_file():
+                raise _missing(path, is_folder=Path(path).is_dir())
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self._listed)
+
+    @cached_property
+    def _listed(self) -> list[tuple[str, bytes]]:
+        found: dict[str, bytes] = {}
+        for pattern in self._places:
+            path = _local_path(pattern)
+            found.update(_local(path) if path is not None else _remote(pattern, self._options))
+        return sorted(found.items())
+
+    def bunches(self, size: int) -> Iterator[Bunch]:
+        """Their paths in sorted order."""
+        for start in range(0, self.count, size):
+            yield _bunch(self._listed[start : start + size])
+
+    def pick(self, positions: Sequence[int]) -> Bunch:
+        """Paths by number."""
+        return _bunch([self._listed[position] for position in positions])
+
+    def describe(self) -> str:
+        """Their number and patterns."""
+        return f"{self.count:,} files of {', '.join(self._patterns[:3])}{' ...' if len(self._patterns) > 3 else ''}"
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[str]:
+        return (path for path, _ in self._listed)
+
+    def __repr__(self) -> str:
+        return f"files({', '.join(map(repr, self._patterns))})"
+
+
+def _bunch(listed: Sequence[tuple[str, bytes]]) -> Bunch:
+    return Bunch([path for path, _ in listed], None, [stamp.hex() for _, stamp in listed])
+
+
+def _stamp(*parts: object) -> bytes:
+    return bytes.fromhex(digest_of(ItemKey(" ".join(map(str, parts)), "file")))
+
+
+def _missing(path: str, *, is_folder: bool) -> InputError:
+    if is_folder:
+        return InputError(
+            f"{path} is a folder: say which of its files are meant, such as {path.rstrip('/')}/* or {path.rstrip('/')}/**/*.csv"
+        )
+    return InputError(f"there is no file {path}")
+
+
+# ------------------------------------------------------------------------------------------------------------------------- local
+
+
+def _local_path(pattern: str) -> str | None:
+    """The absolute path of a pattern on a local disk; None for a URL elsewhere."""
+    scheme, colon, rest = pattern.partition("://")
+    if colon and scheme.lower() not in ("file", "local"):
+        return None
+    # by its words: a link in the path stays what the user calls it
+    return os.path.abspath(os.path.expanduser(rest if colon else pattern))  # noqa: PTH100, PTH111
+
+
+def _local(path: str) -> Iterator[tuple[str, bytes]]:
+    import glob
+
+    literal = not _MAGIC & set(path) or os.path.lexists(path)
+    for found in [path] if literal else glob.iglob(path, recursive=True):  # noqa: PTH207  a pattern may have no root of its own
+        try:
+            status = Path(found).stat()
+        except OSError as error:
+            if literal:
+                raise InputError(f"{found} cannot be read: {error.strerror}") from error
+            continue  # it was removed meanwhile, or is a link to nothing
+        if stat.S_ISREG(status.st_mode):
+            yield found, _stamp(status.st_size, status.st_mtime_ns)
+        elif literal:
+            raise _missing(found, is_folder=stat.S_ISDIR(status.st_mode))
+
+
+# ------------------------------------------------------------------------------------------------------------------------ remote
+
+
+def _remote(pattern: str, options: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:
+    if "::" in pattern:
+        raise InputError(f"files({pattern!r}): one file system within another is not listed; list the URLs and pass them")
+    try:
+        yield from _listed_by(pattern, options)
+    except InputError:
+        raise
+    except ImportError as error:
+        raise InputError(f"files({pattern!r}) needs a package that is not installed: {error}") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"files({pattern!r}) cannot be listed: {type(error).__name__}: {error}") from error
+    except Exception as error:
+        raise InputError(f"files({pattern!r}) cannot be listed, its storage says {type(error).__name__}: {error}") from error
+
+
+def _listed_by(pattern: str, options: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:
+    from fsspec.core import url_to_fs
+
+    filesystem, root = url_to_fs(pattern, use_listings_cache=False, **options)
+    if _MAGIC & set(root):
+        infos = filesystem.glob(root, detail=True)
+    else:
+        try:
+            infos = {root: filesystem.info(root)}
+        except FileNotFoundError:
+            raise _missing(pattern, is_folder=False) from None
+        if infos[root].get("type") == "directory":
+            raise _missing(pattern, is_folder=True)
+    for path, info in infos.items():
+        if info.get("type") == "file":
+            yield str(filesystem.unstrip_protocol(path)), _fingerprint(info)
+
+
+def _fingerprint(info: Mapping[str, Any]) -> bytes:
+    for name in _CHECKSUMS:
+        if info.get(name):
+            return _stamp("checksum", info[name])
+    changed = next((info[name] for name in _TIMES if info.get(name)), "")
+    return _stamp(info.get("size"), changed)

@@ -1,0 +1,222 @@
+"""What a run commits: settled batches as entries of the log, in the order in which they were settled."""
+
+from __future__ import annotations
+
+import io
+import random
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from dcompute.dataset.entries import Add, AddBatch, Hide, RunInfo, Sent, SetSchema
+from dcompute.dataset.names import new_id
+from dcompute.dataset.parts import attempts_table, mark_name, read_attempts, read_mark, read_receipt, write_attempts
+from dcompute.dataset.schema import join, joins
+from dcompute.errors import DatasetCorruptError
+from dcompute.keys import item_seed
+from dcompute.records import ATTEMPT_COLUMNS, FAILED, SUCCEEDED, Failure, Item, ItemKey, Kind, Outcome, Receipt, Request, RunSpec, batch_id
+from dcompute.window import Record, Send, Settled, Try
+
+if TYPE_CHECKING:
+    from dcompute.dataset.writer import Writer
+    from dcompute.retry import Retry
+
+
+class Ledger:
+    """The pending commits of one run, and what it has committed.
+
+    Parameters
+    ----------
+    writer
+        The driver's right to write.
+    spec
+        The run, for rows that the driver writes itself.
+    now
+        Seconds since 1970.
+    """
+
+    def __init__(self, writer: Writer, spec: RunSpec, now: Callable[[], float] = time.time) -> None:
+        self.schema: str | None = spec.schema or writer.state.schema
+        self.adopted = 0  #: batches of earlier drivers' workers that this run added
+        self._writer = writer
+        self._spec = spec
+        self._now = now
+        self._pending: list[AddBatch] = []
+        self._to_hide: list[ItemKey] = []
+        self._hidden: set[ItemKey] = set()
+        self._committed_schema = writer.state.schema
+
+    @classmethod
+    def opened(cls, writer: Writer, spec: RunSpec, retry: Retry) -> Ledger:
+        """The ledger of a run that begins: what earlier drivers left is adopted, and what they can never know is recorded."""
+        adopted = writer.adopt(read_mark, lambda kind, attempt: is_final(retry, kind, attempt), join=join)
+        info = RunInfo(run=spec.run, version=spec.version, params_digest=spec.params_digest, code_digest=spec.code_digest, seed=spec.seed)
+        writer.commit([info])
+        ledger = cls(writer, spec)
+        ledger.adopted = len(adopted)
+        ledger._record_sent()
+        return ledger
+
+    @property
+    def batches(self) -> int:
+        """How many batches the dataset has."""
+        return len(self._writer.state.batches)
+
+    def find_mark(self, number: int) -> Receipt | None:
+        """The receipt of a batch of this run that was written, or None where it was not, or not whole."""
+        try:
+            return read_receipt(self._writer.store, mark_name(self._id(number)))
+        except (FileNotFoundError, DatasetCorruptError):
+            return None
+
+    def note_sent(self, send: Send) -> None:
+        """Commit the keys of a batch before it goes out: whatever happens now, they are not sent again."""
+        self._writer.commit([Sent(batch=self._id(send.number), keys=tuple(attempt.item.key for attempt in send.tries))])
+
+    def fits(self, receipt: Receipt) -> bool:
+        """Whether a written batch can be brought together with the schema as it is now."""
+        return receipt.joins and joins(self.schema, receipt.schema)
+
+    def settle(self, settled: Settled) -> None:
+        """Take a settled batch into the next commit; its schema must fit."""
+        receipt = settled.receipt
+        if receipt.rows:
+            self.schema = join(self.schema, receipt.schema)
+        keys = [attempt.item.key for attempt in settled.tries]
+        self._hide(settled)
+        left_out = set(settled.left_out)
+        counting = [failure for failure in receipt.failures if failure.index not in left_out]
+        self._pending.append(
+            AddBatch(
+                id=receipt.batch,
+                holds=receipt.holds,
+                left_out=tuple(keys[index] for index in settled.left_out),
+                final=tuple(keys[index] for index in settled.final),
+                results=receipt.results,
+                succeeded=settled.succeeded,
+                failed=_by_kind(counting),
+                rows=receipt.rows,
+                seconds=receipt.seconds,
+                slot_seconds=receipt.slot_seconds,
+                stands_for=receipt.stands_for,
+            )
+        )
+
+    def record(self, record: Record) -> None:
+        """Write outcomes that no worker could write, and take them into the next commit."""
+        batch = self._id(record.batch)
+        receipt = Receipt(
+            batch=batch,
+            execution=new_id(),
+            holds=((0, len(record.tries)),),
+            failures=record.failures,
+        )
+        table = attempts_table([self._row(one, failure, batch) for one, failure in zip(record.tries, record.failures, strict=True)])
+        buffer = io.BytesIO()
+        write_attempts(buffer, table, receipt)
+        try:
+            self._writer.store.create(mark_name(batch), buffer.getvalue())
+        except FileExistsError:
+            # nobody else has this batch number: a write whose answer was lost
+            receipt = read_receipt(self._writer.store, mark_name(batch))
+        self.settle(Settled(record.batch, receipt, (), record.final, record.tries))
+
+    def commit(self) -> None:
+        """Write one entry with all that is pending.
+
+        Raises
+        ------
+        DatasetTakenOver
+            Another driver opened a higher epoch: nothing of this run counts any more that is not committed yet.
+        """
+        if not self._pending:
+            return
+        actions: list[Any] = [Hide(keys=tuple(self._to_hide))] if self._to_hide else []
+        if self.schema is not None and self.schema != self._committed_schema:
+            actions.append(SetSchema(schema=self.schema))
+        actions.append(Add(batches=tuple(self._pending)))
+        self._writer.commit(actions)
+        self._committed_schema = self.schema
+        self._pending = []
+        self._to_hide = []
+
+    def outcomes(self, start: int) -> tuple[list[Outcome], int]:
+        """Outcomes of batches that this run committed, from the ``start``-th batch of the dataset on; and where to go on."""
+        batches = self._writer.state.batches
+        end = len(batches)
+        own = (counted.batch for counted in batches[start:end] if counted.epoch == self._writer.epoch)
+        return [outcome for batch in own for outcome in self._outcomes_of(batch)], end
+
+    def _outcomes_of(self, batch: AddBatch) -> Iterator[Outcome]:
+        left_out, final = set(batch.left_out), set(batch.final)
+        columns = ("item_key", "key_kind", "attempt", "outcome", "kind", "error", "message")
+        for row in read_attempts(self._writer.store, mark_name(batch.id), columns).to_pylist():
+            key = ItemKey(row["item_key"], row["key_kind"])
+            succeeded = row["outcome"] == SUCCEEDED
+            if key not in left_out and (succeeded or key in final):
+                yield Outcome(
+                    key=key, attempt=row["attempt"], succeeded=succeeded, kind=row["kind"], error=row["error"], message=row["message"]
+                )
+
+    def _id(self, number: int) -> str:
+        return batch_id(self._spec.run, self._writer.epoch, number)
+
+    def _record_sent(self) -> None:
+        """Items that may go out once only, went out, and left no mark: they count as lost, finally."""
+        sent = self._writer.state.sent
+        if not sent:
+            return
+        tries = tuple(Try(item=Item(key, None, "", -1, 0), attempt=1, request=Request()) for key in sent)
+        text = "it was sent, may be executed once only, and its worker or driver was lost before it said how it ended"
+        failures = tuple(
+            Failure(index=index, kind=Kind.INFRASTRUCTURE, error="Lost", message=f"{text} (batch {batch})")
+            for index, batch in enumerate(sent.values())
+        )
+        self.record(Record(batch=0, tries=tries, failures=failures, final=tuple(range(len(tries)))))
+        self.commit()
+
+    def _hide(self, settled: Settled) -> None:
+        """A changed or retried item is hidden by the entry that adds its first new attempt, and by no later one."""
+        left_out = set(settled.left_out)
+        held = (index for start, stop in settled.receipt.holds for index in range(start, stop) if index not in left_out)
+        for index in held:
+            item = settled.tries[index].item
+            if item.replaces and item.key not in self._hidden:
+                self._hidden.add(item.key)
+                self._to_hide.append(item.key)
+
+    def _row(self, attempt: Try, failure: Failure, batch: str) -> tuple[Any, ...]:
+        spec = self._spec
+        known = {
+            "item_key": attempt.item.key.text,
+            "key_kind": attempt.item.key.kind,
+            "attempt": attempt.attempt,
+            "fingerprint": attempt.item.fingerprint,
+            "params_digest": spec.params_digest,
+            "code_digest": spec.code_digest,
+            "version": spec.version,
+            "outcome": FAILED,
+            "kind": failure.kind,
+            "error": failure.error,
+            "message": failure.message,
+            "started": self._now(),
+            "rows": 0,
+            "batch": batch,
+            "run": spec.run,
+            "workload": spec.workload,
+            "seed": item_seed(spec.seed, attempt.item.key),
+        }
+        return tuple(known.get(name) for name in ATTEMPT_COLUMNS)
+
+
+def is_final(retry: Retry, kind: str, attempt: int) -> bool:
+    """Whether a policy tries a failure of this kind no more, by what a mark alone says of it."""
+    failure = Failure(index=0, kind=kind, error="")
+    return not retry.decide(failure, attempt, random.Random(0)).again  # noqa: S311  the wait does not matter
+
+
+def _by_kind(failures: list[Failure]) -> tuple[tuple[str, int], ...]:
+    counts: dict[str, int] = {}
+    for failure in failures:
+        counts[failure.kind] = counts.get(failure.kind, 0) + 1
+    return tuple(sorted(counts.items()))

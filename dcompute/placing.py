@@ -1,0 +1,168 @@
+"""Where batches of each class may go: what workers offer, whether they can do the work at all, and what is annotated."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from dcompute.errors import ClusterError, DcomputeError, ResourceError, RunCancelled, StoreError, WorkloadError
+from dcompute.graph import probe_task
+from dcompute.records import Request
+from dcompute.resources import WorkerOffer, annotation, explain_gap, memory_share, slots
+from dcompute.window import Capacity, Send
+from dcompute.worker.probe import versions
+
+if TYPE_CHECKING:
+    from dcompute.assignment import Assignment
+    from dcompute.cluster import Connection
+    from dcompute.dataset.store import Store
+
+#: A probe waits for a free thread of its worker, which others may hold; who has answered by then (seconds) is enough to begin with.
+PROBE_SECONDS = 60.0
+
+
+class Placing:
+    """The workers of one cluster, as one run sees them; everything here is called on the driver's thread."""
+
+    def __init__(self, connection: Connection, assignment: Assignment) -> None:
+        self.address = connection.address
+        self._connection = connection
+        self._assignment = assignment
+        self._offers: dict[str, WorkerOffer] = {}
+        if not assignment.packed.inline:
+            connection.keep(assignment.packed.digest, assignment.packed.data)
+
+    def refresh(self) -> bool:
+        """Look again at what workers offer; whether it changed."""
+        offers = self._connection.offers()
+        changed = offers != self._offers
+        self._offers = offers
+        return changed
+
+    def capacity(self, classes: Iterable[Request]) -> Capacity:
+        """What the cluster offers to these classes."""
+        offers = list(self._offers.values())
+        return Capacity(
+            slots={request: {offer.address: slots(request, offer, offers) for offer in offers} for request in classes},
+            target=self._connection.target,
+            largest_memory=max((memory_share(offer, whole=True) for offer in offers), default=None),
+            share=max((memory_share(offer) for offer in offers), default=None),
+        )
+
+    def resources(self, request: Request) -> dict[str, float]:
+        """What is annotated on the batches of a class: only names that workers declare."""
+        return annotation(request, self._offers.values())
+
+    def workers(self, send: Send) -> tuple[str, ...] | None:
+        """The only workers that may execute a batch; None where any may."""
+        if send.alone_on is not None:
+            return (send.alone_on,)
+        if not send.avoid:
+            return None
+        return tuple(address for address in self._offers if address not in send.avoid) or None
+
+    def refuse_impossible(self, request: Request) -> None:
+        """Refuse what no present worker can do; a cluster without workers may still get some.
+
+        Raises
+        ------
+        ResourceError
+            Which names the gap.
+        """
+        offers = list(self._offers.values())
+        if offers and not any(slots(request, offer, offers) for offer in offers):
+            raise ResourceError(explain_gap(request, offers))
+
+    def probe(self, store: Store, *, cancelled: Callable[[], str | None]) -> None:
+        """Let every worker show that it can execute this workload and sees this dataset.
+
+        Raises
+        ------
+        ClusterError
+            A worker of another version, or none that answers.
+        StoreError
+            A worker that does not see the dataset as the driver does.
+        WorkloadError
+            A workload that a worker cannot import.
+        """
+        token = self._assignment.spec.run
+        futures = {
+            address: self._connection.compute(
+                probe_task(self._assignment.packed, token, worker=address, key=f"probe-{token}-{number}")
+            )
+            for number, address in enumerate(self._offers)
+        }
+        until = time.monotonic() + PROBE_SECONDS
+        answers = {}
+        for address, future in futures.items():
+            answers[address] = self._answer(future, until, cancelled)
+        try:
+            self._judge(answers, store)
+        finally:
+            for future in futures.values():
+                future.release()
+
+    def _answer(self, future: Any, until: float, cancelled: Callable[[], str | None]) -> dict[str, Any] | None:
+        while not future.done():
+            reason = cancelled()
+            if reason is not None:
+                raise RunCancelled(f"the run was cancelled before its first batch: {reason}")
+            if self._connection.lost:
+                raise ClusterError(f"the scheduler at {self.address} is gone: start a cluster and {self._assignment.again}")
+            if time.monotonic() > until:
+                return None
+            with contextlib.suppress(TimeoutError):
+                future.result(timeout=0.2)
+        if future.status != "finished":
+            return None if future.status == "cancelled" else {"ok": False, "fault": "cluster", "problem": str(future.exception())}
+        return dict(future.result())
+
+    def _judge(self, answers: dict[str, dict[str, Any] | None], store: Store) -> None:
+        answered = {address: answer for address, answer in answers.items() if answer is not None}
+        if answers and not answered:
+            raise ClusterError(
+                f"none of the {len(answers)} workers of {self.address} answered within {PROBE_SECONDS:.0f} s: they are busy with other "
+                f"work, or cut off. Free some, and {self._assignment.again}"
+            )
+        for address, answer in answered.items():
+            if not answer.get("ok"):
+                raise _refusal(address, answer)
+            _check_versions(address, answer)
+            self._check_place(address, answer, store)
+
+    def _check_place(self, address: str, answer: dict[str, Any], store: Store) -> None:
+        if store.is_memory and (answer.get("host"), answer.get("pid")) != (os.uname().nodename, os.getpid()):
+            raise StoreError(f"{store.url} lies in the memory of this process, and worker {address} is another: use a path or URL both see")
+        name = answer.get("file")
+        if name is None:
+            return
+        if not store.exists(str(name)):
+            raise StoreError(
+                f"worker {address} on {answer.get('host')} wrote a probe into {store.url}, and the driver does not find it: they see "
+                "different storage. Use a folder that all machines share, or a URL (s3://...)"
+            )
+        store.remove([str(name)])
+
+    def forget(self) -> None:
+        """Take back what the scheduler keeps for this run."""
+        if not self._assignment.packed.inline:
+            self._connection.forget(self._assignment.packed.digest)
+
+
+def _check_versions(address: str, answer: dict[str, Any]) -> None:
+    """Code and records cross between driver and workers: what they are pickled with must be the same on both."""
+    here, there = versions(), answer.get("versions") or {}
+    differ = [f"{name} {there.get(name)} (here {known})" for name, known in here.items() if there.get(name) != known]
+    if differ:
+        raise ClusterError(
+            f"worker {address} on {answer.get('host')} has {', '.join(differ)}: install the same versions on workers and driver "
+            f"({answer.get('executable')} there)"
+        )
+
+
+def _refusal(address: str, answer: dict[str, Any]) -> DcomputeError:
+    error = {"workload": WorkloadError, "store": StoreError}.get(str(answer.get("fault")), ClusterError)
+    return error(f"worker {address} on {answer.get('host', 'an unknown host')} cannot do this work: {answer.get('problem')}")

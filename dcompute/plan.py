@@ -1,0 +1,430 @@
+"""What is left to do: inputs minus what has a final outcome, each key once.
+
+Pure: outcomes are looked up through a function, inputs come in as items. In memory is an index of 16 bytes an outcome (a 64-bit hash of the
+key and where the outcome lies); a hash that hits is confirmed against the stored key before an item is called done.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from dcompute.errors import ChangedError, DuplicateKeyError
+from dcompute.keys import item_seed
+from dcompute.records import SUCCEEDED, Item, ItemKey
+
+Words = npt.NDArray[np.uint64]
+Places = npt.NDArray[np.intp]
+
+_PARTITION_BITS = 6
+_PICKED_AT_ONCE = 4096
+
+
+class Stored(Protocol):
+    """What the plan reads of a stored outcome."""
+
+    @property
+    def key(self) -> ItemKey: ...  # noqa: D102
+    @property
+    def outcome(self) -> str: ...  # noqa: D102
+    @property
+    def kind(self) -> str | None: ...  # noqa: D102
+    @property
+    def final(self) -> bool: ...  # noqa: D102
+    @property
+    def fingerprint(self) -> str | None: ...  # noqa: D102
+    @property
+    def params_digest(self) -> str | None: ...  # noqa: D102
+    @property
+    def version(self) -> str | None: ...  # noqa: D102
+    @property
+    def code_digest(self) -> str | None: ...  # noqa: D102
+    @property
+    def seed(self) -> int | None: ...  # noqa: D102
+
+
+class Countable(Protocol):
+    """What the plan asks of inputs before a run."""
+
+    @property
+    def count(self) -> int | None: ...  # noqa: D102
+    @property
+    def distinct(self) -> bool: ...  # noqa: D102
+    def hashes(self) -> Iterator[Words]: ...  # noqa: D102
+    def pick(self, positions: Sequence[int]) -> list[Item]: ...  # noqa: D102
+
+
+#: Gives the stored outcomes at these locations, in their order.
+LookUp = Callable[[Words], Sequence[Any]]
+
+
+# ------------------------------------------------------------------------------------------------------------------------- index
+
+
+class Index:
+    """Pairs of 64-bit words, found by the first one: 16 bytes each, and little more while it grows.
+
+    They lie in partitions by the first bits, each a few sorted runs that are merged when they come to be of one size, so that only
+    a partition is ever there twice.
+    """
+
+    def __init__(self) -> None:
+        self._partitions: list[list[tuple[Words, Words]]] = [[] for _ in range(1 << _PARTITION_BITS)]
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, texts: Iterable[str], kinds: Iterable[str], locations: Words) -> None:
+        """Take outcomes: their keys as two columns, and where they lie; later ones are newer."""
+        # an ItemKey has the hash of the pair
+        self.put(np.fromiter(map(hash, zip(texts, kinds, strict=True)), dtype=np.int64).view(np.uint64), locations)
+
+    def put(self, hashes: Words, values: Words) -> None:
+        """Take pairs; of equal hashes the later ones come later out of :meth:`find` too."""
+        self._count += len(hashes)
+        for number, start, stop, order, ordered in _split(hashes):
+            runs = self._partitions[number]
+            runs.append((ordered[start:stop].copy(), values[order[start:stop]]))
+            while len(runs) > 1 and len(runs[-2][0]) < 2 * len(runs[-1][0]):
+                runs[-2:] = [_merged(runs[-2:])]
+
+    def close(self) -> None:
+        """Make finding as quick as it gets: nothing more will come."""
+        for number, runs in enumerate(self._partitions):
+            if len(runs) > 1:
+                self._partitions[number] = [_merged(runs)]
+
+    def find(self, hashes: Words) -> tuple[Places, Words]:
+        """All pairs with one of these hashes: the place of the hash among ``hashes``, ascending, and the second word."""
+        which: list[Places] = []
+        values: list[Words] = []
+        for number, start, stop, order, ordered in _split(hashes) if self._count else ():
+            wanted = ordered[start:stop]
+            for run, words in self._partitions[number]:
+                left = run.searchsorted(wanted)
+                hits = np.flatnonzero(run[np.minimum(left, len(run) - 1)] == wanted)
+                if not len(hits):
+                    continue
+                counts = run.searchsorted(wanted[hits], side="right") - left[hits]
+                within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+                which.append(np.repeat(order[start:stop][hits], counts))
+                values.append(words[np.repeat(left[hits], counts) + within])
+        if not which:
+            return np.empty(0, dtype=np.intp), np.empty(0, dtype=np.uint64)
+        places = np.concatenate(which)
+        arranged = np.argsort(places, kind="stable")
+        return places[arranged], np.concatenate(values)[arranged]
+
+
+def _split(hashes: Words) -> Iterator[tuple[int, int, int, Places, Words]]:
+    """Number of each partition concerned, its range in the sorted hashes, their order, and they themselves."""
+    order = np.argsort(hashes, kind="stable")
+    ordered = hashes[order]
+    numbers = (ordered >> np.uint64(64 - _PARTITION_BITS)).astype(np.intp)
+    starts = np.flatnonzero(np.diff(numbers, prepend=-1))
+    for start, stop in zip(starts.tolist(), [*starts[1:].tolist(), len(numbers)], strict=True) if len(numbers) else ():
+        yield int(numbers[start]), start, stop, order, ordered
+
+
+def _merged(runs: Sequence[tuple[Words, Words]]) -> tuple[Words, Words]:
+    hashes = np.concatenate([run for run, _ in runs])
+    order = np.argsort(hashes, kind="stable")
+    return hashes[order], np.concatenate([values for _, values in runs])[order]
+
+
+# -------------------------------------------------------------------------------------------------------------------------- plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What counts as done, and what as changed."""
+
+    again: frozenset[str] | None = frozenset()  #: kinds of final failures to execute again; None: no failed item at all
+    on_change: str = "rerun"  #: or "keep", "error"
+    params_digest: str = ""
+    code_digest: str = ""
+    version: str | None = None  #: declared, or "code:<digest>"
+    seed: int = 0  #: of the run
+
+
+@dataclass(slots=True)
+class Tally:
+    """How many items were met, and what became of them."""
+
+    met: int = 0
+    new: int = 0  #: to do, and without an outcome that would count
+    redone: int = 0  #: to do again: input, params, seed or version changed
+    redone_by: dict[str, int] = field(default_factory=dict)  #: by what changed
+    retried: dict[str, int] = field(default_factory=dict)  #: to do again: failures, by kind
+    succeeded: int = 0  #: skipped
+    failed: dict[str, int] = field(default_factory=dict)  #: skipped: final failures, by kind
+    doubled: int = 0  #: skipped: the key and value of an earlier input
+    kept_changed: int = 0  #: of the succeeded ones: made by another form of the function
+    kept: dict[str, int] = field(default_factory=dict)  #: of the skipped ones: changed, and ``on_change="keep"``; by what changed
+
+    @property
+    def todo(self) -> int:
+        """How many items are to be executed."""
+        return self.new + self.redone + sum(self.retried.values())
+
+
+class Plan:
+    """Sifts items, in the order in which they are met.
+
+    Parameters
+    ----------
+    index
+        Of the outcomes that count.
+    policy
+        What counts as done.
+    """
+
+    def __init__(self, index: Index, policy: Policy) -> None:
+        self.tally = Tally()
+        self._index = index
+        self._policy = policy
+        self._met: Index | None = Index()
+        self._doubled = np.empty(0, dtype=np.intp)
+
+    def check_counted(self, inputs: Countable) -> None:
+        """Look for keys that come twice, before anything runs, where inputs can be counted; streams are watched while they come.
+
+        Raises
+        ------
+        DuplicateKeyError
+            One key with two values.
+        """
+        if inputs.count is None:
+            return
+        self._met = None
+        if inputs.distinct or not inputs.count:
+            return
+        hashes = np.concatenate([*inputs.hashes(), np.empty(0, dtype=np.uint64)])
+        order = np.argsort(hashes, kind="stable").astype(np.intp, copy=False)
+        same = hashes[order][1:] == hashes[order][:-1]
+        if not same.any():
+            return
+        suspects = order[np.append(same, False) | np.append(False, same)]
+        groups = np.flatnonzero(np.diff(hashes[suspects], prepend=hashes[suspects[0]]))
+        self._doubled = np.sort(np.array(list(_doubles(inputs, suspects, groups)), dtype=np.intp))
+
+    def sift(self, items: Sequence[Item], look_up: LookUp) -> list[Item]:
+        """Those of the items that are to be executed, in their order.
+
+        Parameters
+        ----------
+        items
+            The next ones.
+        look_up
+            Gives stored outcomes by location.
+
+        Raises
+        ------
+        DuplicateKeyError
+            A key that came before with another value.
+        ChangedError
+            Something changed, and ``on_change="error"``.
+        """
+        self.tally.met += len(items)
+        if len(self._doubled):
+            items = self._without_doubled(items)
+        if not items or (self._met is None and not len(self._index)):
+            self.tally.new += len(items)
+            return list(items)
+        hashes = np.fromiter((hash(item.key) for item in items), dtype=np.int64, count=len(items)).view(np.uint64)
+        if self._met is not None:
+            items, hashes = self._first_met(items, hashes)
+        outcomes = self._outcomes(items, hashes, look_up)
+        if not outcomes:
+            self.tally.new += len(items)
+            return list(items)
+        judged = (self._judged(item, outcomes.get(place)) for place, item in enumerate(items))
+        return [item for item in judged if item is not None]
+
+    # -- doubles -------------------------------------------------------------------------------------------------------------
+
+    def _without_doubled(self, items: Sequence[Item]) -> list[Item]:
+        positions = np.fromiter((item.position for item in items), dtype=np.intp, count=len(items))
+        places = np.minimum(np.searchsorted(self._doubled, positions), len(self._doubled) - 1)
+        keep = self._doubled[places] != positions
+        self.tally.doubled += len(items) - int(keep.sum())
+        return [item for item, kept in zip(items, keep.tolist(), strict=True) if kept]
+
+    def _first_met(self, items: Sequence[Item], hashes: Words) -> tuple[Sequence[Item], Words]:
+        """The items of a stream whose keys were not met before.
+
+        A stream cannot be read again, and its keys are too many to keep. What is kept of each is 16 bytes: the 64-bit hash, 32 bits of
+        another hash of the key, 32 bits of the fingerprint. Two different keys are taken for one with a chance of 2**-96 a pair.
+        """
+        assert self._met is not None
+        traces = np.fromiter(map(_trace, items), dtype=np.uint64, count=len(items))
+        which, found = self._met.find(hashes)
+        first = np.zeros(len(items), dtype=bool)
+        first[np.unique(hashes, return_index=True)[1]] = True
+        first[which] = False
+        if not first.all():
+            self._look_closely(items, hashes, traces, first=first, known=(which, found))
+        self._met.put(hashes[first], traces[first])
+        self.tally.doubled += len(items) - int(first.sum())
+        return [item for item, kept in zip(items, first.tolist(), strict=True) if kept], hashes[first]
+
+    def _look_closely(
+        self, items: Sequence[Item], hashes: Words, traces: Words, *, first: npt.NDArray[np.bool_], known: tuple[Places, Words]
+    ) -> None:
+        """Decide for items whose hash was met before, here or earlier; ``first`` becomes true for those that only share the hash."""
+        doubtful = np.isin(hashes, hashes[~first])
+        met: dict[int, list[tuple[int, int | None]]] = {}
+        for place, trace in zip(known[0].tolist(), known[1].tolist(), strict=True):
+            same = met.setdefault(int(hashes[place]), [])
+            if (trace, None) not in same:
+                same.append((trace, None))
+        for place in np.flatnonzero(doubtful).tolist():
+            item, trace = items[place], int(traces[place])
+            same = met.setdefault(int(hashes[place]), [])
+            earlier = next((pair for pair in same if pair[0] >> 32 == trace >> 32), None)
+            first[place] = earlier is None
+            if earlier is None:
+                same.append((trace, item.position))
+            elif earlier[0] != trace or not trace & 0xFFFFFFFF:
+                raise _conflict(item, earlier[1], told=bool(trace & 0xFFFFFFFF and earlier[0] & 0xFFFFFFFF))
+
+    # -- outcomes ------------------------------------------------------------------------------------------------------------
+
+    def _outcomes(self, items: Sequence[Item], hashes: Words, look_up: LookUp) -> dict[int, Stored]:
+        """The newest outcome of each item that has one, by its place; confirmed by the stored key."""
+        which, locations = self._index.find(hashes)
+        confirmed: dict[int, Stored] = {}
+        # the newest is the last of its place; what is not of this key only shares its hash
+        while len(which):
+            last = np.append(which[1:] != which[:-1], True)
+            found = zip(which[last].tolist(), look_up(locations[last]), strict=True)
+            confirmed.update((place, stored) for place, stored in found if stored.key == items[place].key)
+            keep = ~last & ~np.isin(which, np.fromiter(confirmed, dtype=np.intp, count=len(confirmed)))
+            which, locations = which[keep], locations[keep]
+        return confirmed
+
+    def _judged(self, item: Item, stored: Stored | None) -> Item | None:
+        """The item if it is to be executed, with a note if an earlier outcome then ends."""
+        if stored is None:
+            self.tally.new += 1
+            return item
+        changed = self._changed(item, stored)
+        succeeded = stored.outcome == SUCCEEDED
+        if changed and (succeeded or stored.final) and self._is_redone(item, changed):
+            self.tally.redone += 1
+            _count(self.tally.redone_by, changed)
+            return item._replace(replaces=True)
+        if succeeded:
+            self.tally.succeeded += 1
+            self.tally.kept_changed += not changed and self._is_other_code(stored)
+            return None
+        kind = stored.kind or ""
+        if not self._is_retried(stored, kind):
+            _count(self.tally.failed, kind)
+            return None
+        _count(self.tally.retried, kind)
+        return item._replace(replaces=True) if stored.final else item
+
+    def _is_redone(self, item: Item, changed: str) -> bool:
+        if self._policy.on_change == "error":
+            raise ChangedError(
+                f'the {changed} of item {item.key.text!r} changed since it was finished, and on_change="error". '
+                'Do it again with on_change="rerun", or leave finished items as they are with on_change="keep"'
+            )
+        if self._policy.on_change == "keep":
+            _count(self.tally.kept, changed)
+            return False
+        return True
+
+    def _is_retried(self, stored: Stored, kind: str) -> bool:
+        if self._policy.again is None:
+            return False
+        if not stored.final or kind in self._policy.again:
+            return True
+        # a failure stays until its input or the workload changes
+        return self._policy.on_change != "keep" and self._is_other_code(stored)
+
+    def _changed(self, item: Item, stored: Stored) -> str:
+        """What changed since an outcome: ``input``, ``params``, ``version``, ``seed``, or "" for nothing."""
+        policy = self._policy
+        if item.fingerprint and stored.fingerprint and item.fingerprint != stored.fingerprint:
+            return "input"
+        if stored.params_digest and stored.params_digest != policy.params_digest:
+            return "params"
+        if policy.version is not None and not self._is_same_version(stored):
+            return "version"
+        if stored.seed is not None and stored.seed != item_seed(policy.seed, item.key):
+            return "seed"
+        return ""
+
+    def _is_same_version(self, stored: Stored) -> bool:
+        # what was made by this very code before version="code" was said, is no older form
+        return self._policy.version in (stored.version, f"code:{stored.code_digest}")
+
+    def _is_other_code(self, stored: Stored) -> bool:
+        return self._policy.version is None and bool(stored.code_digest) and stored.code_digest != self._policy.code_digest
+
+
+def _trace(item: Item) -> int:
+    """32 bits of the key, 32 of the fingerprint; the latter are 0 where it cannot be told."""
+    value = (int(item.fingerprint[:8], 16) or 1) if item.fingerprint else 0
+    return zlib.crc32(item.key.text.encode()) << 32 | value
+
+
+def _doubles(inputs: Countable, suspects: Places, groups: Places) -> Iterator[int]:
+    """Positions of inputs to leave out, of those that share a hash.
+
+    Parameters
+    ----------
+    suspects
+        Positions, those with one hash next to each other, ascending.
+    groups
+        Where another hash begins.
+    """
+    met: dict[ItemKey, Item] = {}
+    begins = set(groups.tolist())
+    for start in range(0, len(suspects), _PICKED_AT_ONCE):
+        picked = inputs.pick(suspects[start : start + _PICKED_AT_ONCE].tolist())
+        for place, item in enumerate(picked, start):
+            if place in begins:
+                met.clear()
+            first = met.setdefault(item.key, item)
+            if first is item:
+                continue
+            if first.fingerprint != item.fingerprint or not (item.fingerprint or item.value is first.value):
+                raise _conflict(item, first.position, told=bool(first.fingerprint and item.fingerprint))
+            yield item.position
+
+
+def _conflict(item: Item, earlier: int | None, *, told: bool) -> DuplicateKeyError:
+    where = f"inputs {earlier:,} and {item.position:,}" if earlier is not None else f"input {item.position:,} and one before it"
+    what = "have different values" if told else "cannot be told to have the same value"
+    return DuplicateKeyError(
+        f"{where} (from 0) have the key {item.key.text!r} ({item.key.kind}) and {what}: a key stands for one input. "
+        "Give each input a key of its own with key=, or leave one out",
+        key=item.key.text,
+        positions=(earlier, item.position),
+    )
+
+
+def _count(counts: dict[str, int], name: str) -> None:
+    counts[name] = counts.get(name, 0) + 1
+
+
+def reasons(tally: Tally) -> Mapping[str, int]:
+    """A tally as sentences' parts with figures, for showing what would be done."""
+    found = {
+        "new": tally.new,
+        **{f"again, {what} changed": count for what, count in tally.redone_by.items()},
+        **{f"again, failed before ({kind})": count for kind, count in tally.retried.items()},
+        "done before": tally.succeeded,
+        **{f"failed before, stays ({kind})": count for kind, count in tally.failed.items()},
+        "given twice": tally.doubled,
+    }
+    return {what: count for what, count in found.items() if count}

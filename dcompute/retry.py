@@ -1,0 +1,243 @@
+"""Who is tried again, how often, when and how: a policy as data, and one pure decision.
+
+What a workload that says nothing gets is in :data:`TABLE`. Losses of workers are not billed to an item and have a bound of their own,
+:data:`LOSSES`; they never come here.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from dcompute.errors import WorkloadError
+from dcompute.records import OWN_KINDS, Failure, Kind
+
+#: Attempts that an item may lose with its worker; the last of them runs alone on a worker.
+LOSSES = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """How often one sort of failure is tried again, when and how.
+
+    The wait before attempt ``n + 1`` is ``delay * factor ** (n - 1)``, at most ``longest``; with ``jitter`` a random time between
+    nothing and that, so that items which failed together do not come back together.
+    """
+
+    retries: int | None = 0  #: more attempts; None: while the memory can still be raised
+    delay: float = 0.0  #: seconds before the second attempt
+    factor: float = 1.0  #: by which each later wait is longer
+    longest: float = 300.0  #: seconds
+    jitter: bool = True
+    memory: float = 1.0  #: by which the memory is raised, up to the largest worker
+    alone: bool = False  #: the next attempt runs in a fresh child, with nothing else of ours on its worker
+
+    def __post_init__(self) -> None:
+        if self.retries is not None and (not isinstance(self.retries, int) or isinstance(self.retries, bool) or self.retries < 0):
+            raise WorkloadError(f"retries={self.retries!r}: say a whole number of further attempts, 0 for none.")
+        if self.retries is None and self.memory <= 1:
+            raise WorkloadError("retries=None ends only where memory is raised: say a number, or memory=2.")
+        if min(self.delay, self.longest) < 0 or self.factor < 1 or self.memory < 1:
+            raise WorkloadError("A retry rule has delay and longest of 0 or more, and factor and memory of 1 or more.")
+
+    def wait(self, attempt: int, rng: random.Random) -> float:
+        """Seconds to wait after the failure of this attempt.
+
+        Parameters
+        ----------
+        attempt
+            Number of the attempt that failed, from 1.
+        rng
+            Source of the jitter.
+        """
+        # The exponent is bounded because a float overflows long before a patient policy ends.
+        longest = min(self.longest, self.delay * self.factor ** min(attempt - 1, 60))
+        return rng.uniform(0.0, longest) if self.jitter else longest
+
+
+#: What is done when a workload says nothing.
+TABLE: Mapping[str, Rule] = {
+    Kind.TRANSIENT: Rule(retries=4, delay=1.0, factor=2.0, longest=300.0),
+    Kind.RECOVERABLE: Rule(retries=2, delay=1.0, factor=1.5, longest=60.0),
+    Kind.PERMANENT: Rule(retries=0),
+    Kind.TIMEOUT: Rule(retries=0),
+    Kind.MEMORY: Rule(retries=None, memory=2.0),
+    Kind.CRASH: Rule(retries=1, alone=True),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What becomes of an item after a failed attempt."""
+
+    again: bool  #: False: the failure is final
+    delay: float = 0.0  #: seconds until then
+    memory: float = 1.0  #: by which its memory is raised
+    alone: bool = False
+    only_larger: bool = False  #: only if its memory can still be raised; else the failure is final
+    problem: str = ""  #: why the user's predicate could not be asked
+
+
+FINAL = Decision(again=False)
+
+
+class Retry:
+    """A policy for failures of the items themselves.
+
+    ``Retry()`` is the table that holds when a workload says nothing. Each number or rule changes it for one sort of failure; the first of
+    these that knows a failure decides: predicate, exit code, signal, exception (its own type before its bases), kind, ``retries``, table.
+
+    Parameters
+    ----------
+    retries
+        More attempts for any failure of the item itself; None: by the table.
+    kinds, exceptions, exit_codes, signals
+        Number of more attempts, or a :class:`Rule`, for a kind (``"timeout"``), an exception (its class, its qualified name or the last
+        part of that; subclasses too), an exit code, a signal (``"SIGBUS"`` or its number). A number keeps delays, doubled memory and
+        running alone of the table.
+    predicate
+        Called with each :class:`~dcompute.records.Failure`: True tries again while a budget is left (that of a transient failure where the
+        rule would have none), False is final, None leaves it to the rules.
+
+    Raises
+    ------
+    WorkloadError
+        A number, kind, signal or rule that makes no sense.
+
+    Examples
+    --------
+    >>> Retry(3, exceptions={"requests.exceptions.HTTPError": Rule(retries=9, delay=10)}, exit_codes={75: 5}).describe()
+    'retries=3, 2 rules'
+    """
+
+    __slots__ = ("_exceptions", "_exit_codes", "_kinds", "_predicate", "_retries", "_signals")
+
+    def __init__(
+        self,
+        retries: int | None = None,
+        *,
+        kinds: Mapping[str, int | Rule] | None = None,
+        exceptions: Mapping[str | type[BaseException], int | Rule] | None = None,
+        exit_codes: Mapping[int, int | Rule] | None = None,
+        signals: Mapping[str | int, int | Rule] | None = None,
+        predicate: Callable[[Failure], bool | None] | None = None,
+    ) -> None:
+        if predicate is not None and not callable(predicate):
+            raise WorkloadError(f"predicate={predicate!r} cannot be called: give a function of a Failure that returns True, False or None.")
+        if retries is not None:
+            Rule(retries=retries)
+        self._retries = retries
+        self._kinds = {_kind(name): _checked(rule) for name, rule in (kinds or {}).items()}
+        self._exceptions = {_name(exception): _checked(rule) for exception, rule in (exceptions or {}).items()}
+        self._exit_codes = {code: _checked(rule) for code, rule in (exit_codes or {}).items()}
+        self._signals = {_signal(name): _checked(rule) for name, rule in (signals or {}).items()}
+        self._predicate = predicate
+
+    @classmethod
+    def times(cls, retries: int) -> Retry:
+        """The policy of ``retries=N``: so many more attempts for any failure of the item itself."""
+        return cls(retries)
+
+    @classmethod
+    def of(cls, retries: int | Retry | None) -> Retry:
+        """The policy that a workload's ``retries=`` means."""
+        return retries if isinstance(retries, Retry) else cls(retries)
+
+    def decide(self, failure: Failure, attempt: int, rng: random.Random) -> Decision:
+        """What becomes of an item.
+
+        Parameters
+        ----------
+        failure
+            Why its attempt failed.
+        attempt
+            Number of that attempt among those billed to the item, from 1.
+        rng
+            Source of the jitter.
+        """
+        if failure.kind not in OWN_KINDS:
+            return FINAL
+        wanted, problem = self._ask(failure)
+        rule = self._rule(failure)
+        if wanted is True and rule.retries == 0:
+            rule = _with_budget(rule)
+        if wanted is False or (rule.retries is not None and attempt > rule.retries):
+            return replace(FINAL, problem=problem) if problem else FINAL
+        only_larger = rule.retries is None
+        return Decision(True, rule.wait(attempt, rng), rule.memory, rule.alone, only_larger, problem)
+
+    def describe(self) -> str:
+        """The policy in a few words."""
+        rules = len(self._kinds) + len(self._exceptions) + len(self._exit_codes) + len(self._signals) + (self._predicate is not None)
+        return f"retries={'by kind' if self._retries is None else self._retries}" + (f", {rules} rules" if rules else "")
+
+    def __repr__(self) -> str:
+        return f"Retry({self.describe()})"
+
+    def _ask(self, failure: Failure) -> tuple[bool | None, str]:
+        if self._predicate is None:
+            return None, ""
+        try:
+            answer = self._predicate(failure)
+        except Exception as error:  # noqa: BLE001  a predicate is user code: it must not end the run of everybody else's items
+            return None, f"the retry predicate raised {type(error).__name__}: {error}"
+        return (None if answer is None else bool(answer)), ""
+
+    def _rule(self, failure: Failure) -> Rule:
+        basis = TABLE[failure.kind]
+        found = self._named(failure)
+        if found is None:
+            found = self._kinds.get(failure.kind, self._retries)
+        if found is None:
+            return basis
+        return found if isinstance(found, Rule) else _with_retries(basis, found)
+
+    def _named(self, failure: Failure) -> int | Rule | None:
+        if failure.exit_code is not None and failure.exit_code in self._exit_codes:
+            return self._exit_codes[failure.exit_code]
+        if failure.signal is not None and failure.signal in self._signals:
+            return self._signals[failure.signal]
+        if self._exceptions:
+            for name in (failure.error, *failure.bases):
+                whole = name if "." in name else f"builtins.{name}"
+                for known in (whole, name, name.rpartition(".")[2]):
+                    if known in self._exceptions:
+                        return self._exceptions[known]
+        return None
+
+
+def _with_retries(basis: Rule, retries: int) -> Rule:
+    return replace(basis, retries=retries)
+
+
+def _with_budget(rule: Rule) -> Rule:
+    patient = TABLE[Kind.TRANSIENT]
+    return replace(patient, memory=rule.memory, alone=rule.alone)
+
+
+def _checked(rule: int | Rule) -> int | Rule:
+    return rule if isinstance(rule, Rule) else (Rule(retries=rule).retries or 0)
+
+
+def _kind(name: str) -> str:
+    if name not in OWN_KINDS:
+        raise WorkloadError(f"No rule can be given for the kind {str(name)!r}: it is one of {', '.join(sorted(OWN_KINDS))}.")
+    return Kind(name)
+
+
+def _name(exception: str | type[BaseException]) -> str:
+    if isinstance(exception, str):
+        return exception
+    if isinstance(exception, type) and issubclass(exception, BaseException):
+        # With its module, so that the built-in ConnectionError does not stand for that of requests.
+        return f"{exception.__module__}.{exception.__qualname__}"
+    raise WorkloadError(f"{exception!r} is no exception: give its class or its qualified name.")
+
+
+def _signal(name: str | int) -> int:
+    try:
+        return signal.Signals[name].value if isinstance(name, str) else signal.Signals(name).value
+    except (KeyError, ValueError):
+        raise WorkloadError(f"{name!r} is no signal of this system: give a name such as 'SIGBUS', or its number.") from None

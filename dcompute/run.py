@@ -1,0 +1,265 @@
+"""What a user holds: ``dc.map`` starts a run and returns it at once."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from dcompute.errors import RunCancelled, UsageError
+from dcompute.records import Outcome
+from dcompute.summary import Summary
+
+if TYPE_CHECKING:
+    from dcompute.assignment import Assignment
+    from dcompute.dataset import Dataset
+    from dcompute.driver import Driver
+    from dcompute.outlook import Preview
+    from dcompute.progress import Snapshot
+
+#: How often a waiting caller looks at the run, for its progress (seconds).
+LOOK_SECONDS = 0.1
+
+
+def map(
+    workload: Any,
+    inputs: Any,
+    dataset: Any,
+    *,
+    params: Mapping[str, Any] | None = None,
+    client: Any = None,
+    key: Any = None,
+    batch_size: int | Literal["auto"] = "auto",
+    errors: Literal["record", "raise"] = "record",
+    max_failures: float | None = None,
+    retry_failed: bool | str | Sequence[str] = False,
+    on_change: Literal["rerun", "keep", "error"] = "rerun",
+    takeover: bool = False,
+    modules: Sequence[Any] = (),
+    seed: int = 0,
+    name: str | None = None,
+) -> Run:
+    """A run that executes ``workload`` for every input and commits the outcomes to ``dataset``; returns at once.
+
+    The same line again goes on: items with a final outcome are skipped.
+
+    Parameters
+    ----------
+    workload
+        A function, a class or a :class:`Workload`.
+    inputs
+        Any iterable, :func:`files`, :func:`grid`, or a pandas or Dask dataframe (an item a row).
+    dataset
+        Where the outcomes go: a path or an fsspec URL.
+    params
+        Keyword arguments that are the same for every item; they count as part of the workload.
+    client
+        A ``distributed.Client``, a cluster or an address; the client that exists, else a local cluster.
+    key
+        A function of the value, or a column's name, that gives the key of an item.
+    batch_size
+        Items a Dask task; ``"auto"`` goes by measured durations.
+    errors
+        ``"raise"`` stops at the first final failure, with :class:`~dcompute.errors.ItemError` from ``wait()``.
+    max_failures
+        Stop after so many failed items; a share (below 1) counts from 100 ended items on.
+    retry_failed
+        Run final failures again: True, kinds (``"timeout"``, or several), or ``"never"`` for none of any kind.
+    on_change
+        What to do with finished items whose input, params, seed or declared version changed.
+    takeover
+        Fence off another driver that is alive.
+    modules
+        Local packages to send to the workers.
+    seed
+        What ``dc.current().seed`` is derived from, with the key; counts like a parameter.
+    name
+        What the dataset calls the workload; its own name where None.
+
+    Raises
+    ------
+    DcomputeError
+        What can be told without a worker and without waiting: wrong arguments, storage that cannot be written, another
+        workload's dataset (``DatasetMismatchError``), a driver seen alive (``DatasetBusy``). The rest is raised by ``wait()``.
+    """
+    from dcompute.driver import Driver
+
+    given = {
+        "params": params, "client": client, "key": key, "batch_size": batch_size, "errors": errors, "max_failures": max_failures,
+        "retry_failed": retry_failed, "on_change": on_change, "takeover": takeover, "modules": modules, "seed": seed, "name": name,
+    }  # fmt: skip
+    return Run(Driver.started(_assignment(workload, inputs, dataset, given)))
+
+
+class Run:
+    """One execution that adds outcomes to a dataset, under way in the background.
+
+    As a context manager it waits at the end of the block, and is cancelled where the block raises.
+    """
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+
+    @property
+    def id(self) -> str:
+        """The run's id, in every row of its attempts."""
+        return self._driver.run_id
+
+    @property
+    def url(self) -> str:
+        """Where its dataset is."""
+        return self._driver.assignment.store.url
+
+    def wait(self, timeout: float | None = None, *, progress: str | None = None) -> bool:
+        """Whether the run has ended, after at most ``timeout`` seconds; shows progress meanwhile.
+
+        Never raises for a failed item unless ``errors="raise"``. Ctrl-C commits what is done and ends the run with the line
+        that goes on; in a notebook it ends the waiting only.
+
+        Parameters
+        ----------
+        timeout
+            Seconds; without end where None.
+        progress
+            ``"auto"``, ``"bar"``, ``"log"``, ``"html"`` or ``"quiet"``; the setting ``dcompute.progress`` where None.
+
+        Raises
+        ------
+        DcomputeError
+            What ended the run before its work was done.
+        """
+        from dcompute.progress import make_progress
+
+        until = None if timeout is None else time.monotonic() + timeout
+        show = make_progress(progress)
+        try:
+            ended = self._watch(show, until)
+        except KeyboardInterrupt:
+            show.close(None)
+            self._interrupted()
+            raise
+        show.close(self._driver.snapshot() if ended else None)
+        if ended and self._driver.error is not None:
+            raise self._driver.error
+        return ended
+
+    def _watch(self, show: Any, until: float | None) -> bool:
+        shown = ""
+        while not self._driver.ended.wait(LOOK_SECONDS):
+            snapshot = self._driver.snapshot()
+            if snapshot.note != shown:
+                shown = snapshot.note
+                show.note(shown)
+            show.update(snapshot)
+            if until is not None and time.monotonic() >= until:
+                return False
+        return True
+
+    def _interrupted(self) -> None:
+        if _in_notebook():
+            print("Waiting was interrupted; the run goes on. run.wait() waits again, run.cancel() ends it.", file=sys.stderr)  # noqa: T201
+            return
+        self._driver.cancel("interrupted")
+        self._driver.ended.wait()
+        print(self._driver.farewell(), file=sys.stderr)  # noqa: T201  a person pressed Ctrl-C and looks at the terminal
+
+    def cancel(self, reason: str = "cancelled by its owner") -> None:
+        """End the run: children are killed, what is finished is committed, nothing more goes out. Returns at once."""
+        self._driver.cancel(reason)
+
+    def status(self) -> Snapshot:
+        """Where the run stands now."""
+        return self._driver.snapshot()
+
+    def summary(self) -> Summary:
+        """What this run did so far; print it."""
+        return self._driver.summary()
+
+    @property
+    def dataset(self) -> Dataset:
+        """The reading side of the dataset, as of now."""
+        from dcompute.dataset import Dataset
+
+        return Dataset(self._driver.assignment.store)
+
+    def results(self) -> Any:
+        """The whole dataset's results as a Dask dataframe: item_key, key_kind and the user's columns."""
+        return self.dataset.results()
+
+    def attempts(self) -> Any:
+        """The whole dataset's attempts as a Dask dataframe, a row an attempt."""
+        return self.dataset.attempts()
+
+    def failures(self, by: Literal["kind", "error", "host"] | None = None) -> Any:
+        """What failed at last in the whole dataset: a row a failed item, or grouped by kind, error or host."""
+        return self.dataset.failures(by=by)
+
+    def as_completed(self) -> Iterator[Outcome]:
+        """The outcome of each item of this run, as it is committed; ends with the run.
+
+        They are read from the dataset by the caller's own thread, so that a slow consumer holds nothing up.
+
+        Raises
+        ------
+        DcomputeError
+            What ended the run before its work was done.
+        """
+        yield from self._driver.outcomes()
+        if self._driver.error is not None:
+            raise self._driver.error
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self.cancel("an exception left its with block")
+            self._driver.ended.wait()
+            return
+        try:
+            self.wait()
+        except RunCancelled:
+            if not self._driver.cancelled_here:
+                raise
+
+    def __repr__(self) -> str:
+        return f"<Run {self.id} of {self._driver.assignment.spec.workload} into {self.url}: {self._driver.snapshot().state}>"
+
+    def _repr_html_(self) -> str:
+        from dcompute.progress import as_html
+
+        return as_html(self._driver.snapshot())
+
+
+def preview(workload: Any, inputs: Any, dataset: Any, **options: Any) -> Preview:
+    """What :func:`map` with the same arguments would execute and skip, and why; nothing is executed or written.
+
+    Raises
+    ------
+    DcomputeError
+        What :func:`map` would raise, and what the inputs raise.
+    """
+    from dcompute.outlook import preview_of
+
+    return preview_of(_assignment(workload, inputs, dataset, options))
+
+
+def _assignment(workload: Any, inputs: Any, dataset: Any, given: Mapping[str, Any]) -> Assignment:
+    from dcompute.assignment import Assignment, Options
+
+    unknown = given.keys() - inspect.signature(map).parameters.keys()
+    if unknown:
+        raise UsageError(f"{sorted(unknown)[0]}= is no option of dc.map")
+    chosen = Options(**{name: value for name, value in given.items() if name in Options.__dataclass_fields__})
+    about = {"params": None, "key": None, "modules": (), "seed": 0, "name": None, "client": None}
+    about |= {name: value for name, value in given.items() if name in about}
+    return Assignment.of(workload, inputs, dataset, options=chosen, **about)
+
+
+def _in_notebook() -> bool:
+    shell = sys.modules.get("IPython")
+    instance = shell.get_ipython() if shell is not None else None
+    return instance is not None and "IPKernelApp" in instance.config and threading.current_thread() is threading.main_thread()

@@ -1,0 +1,143 @@
+"""Where a run stands: the figures that others ask for while the driver works, and the error that an ending means."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from dcompute.errors import DcomputeError, InitializerError, ItemError, RunCancelled, TooManyFailures
+from dcompute.progress import Snapshot
+from dcompute.summary import Summary
+
+if TYPE_CHECKING:
+    from dcompute.assignment import Assignment
+    from dcompute.flights import Flights
+    from dcompute.ledger import Ledger
+    from dcompute.plan import Plan
+    from dcompute.window import Counts, End, Window
+
+#: The rate is that of the items which ended in this time (seconds): it follows changes, and does not jump with each batch.
+RATE_SECONDS = 30.0
+
+
+class Standing:
+    """Figures of one run. Written by its driver, read by any thread: every field is replaced whole."""
+
+    def __init__(self, assignment: Assignment) -> None:
+        self.state = "waiting"
+        self.ledger: Ledger | None = None
+        self.plan: Plan | None = None
+        self._assignment = assignment
+        self._window: Window | None = None
+        self._flights: Flights | None = None
+        self._note = ""
+        self._began = time.monotonic()
+        self._seconds: float | None = None
+        self._ended_at: deque[tuple[float, int]] = deque(maxlen=1024)
+
+    def watch(self, window: Window, flights: Flights) -> None:
+        """Take figures from these from now on."""
+        self._window, self._flights = window, flights
+        self._ended_at.append((time.monotonic(), 0))
+
+    def note(self, text: str) -> None:
+        """What the run does or waits for; empty: nothing to say."""
+        self._note = text
+
+    def stop(self) -> None:
+        """The run has ended: its time stands."""
+        self._seconds = time.monotonic() - self._began
+        self._note = ""
+
+    def has_committed(self, place: int) -> bool:
+        """Whether the dataset has batches from this place on."""
+        return self.ledger is not None and self.ledger.batches > place
+
+    def counts(self) -> dict[str, Any]:
+        """Figures for the heartbeat."""
+        counts = self._counts()
+        if counts is None:
+            return {}
+        return {"succeeded": counts.succeeded, "failed": counts.failed, "retrying": counts.retrying, "running": counts.running}
+
+    def snapshot(self) -> Snapshot:
+        """Where the run is at this moment."""
+        counts = self._counts()
+        if counts is None:
+            return Snapshot(state=self.state, note=self._note)
+        done = counts.succeeded + (self._flights.finished_items if self._flights is not None else 0)
+        total = None if counts.remaining is None and not counts.exhausted else counts.offered + (counts.remaining or 0)
+        rate = self._rate(done + counts.failed)
+        left = None if total is None or rate <= 0 else max(0.0, (total - done - counts.failed) / rate)
+        return Snapshot(
+            done=min(done, total) if total is not None else done,
+            failed=counts.failed,
+            retrying=counts.retrying,
+            running=counts.running,
+            total=total,
+            rows=counts.rows,
+            rate=rate,
+            seconds_left=left,
+            note=self._note,
+            state=self.state,
+        )
+
+    def summary(self) -> Summary:
+        """What the run did so far."""
+        counts, plan, spec = self._counts(), self.plan, self._assignment.spec
+        planned = plan.tally if plan is not None else None
+        return Summary(
+            run=spec.run,
+            dataset=self._assignment.store.url,
+            workload=spec.workload,
+            state=self.state,
+            succeeded=counts.succeeded if counts else 0,
+            failed=counts.failed if counts else 0,
+            failed_by_kind=dict(counts.failed_by_kind) if counts else {},
+            skipped=planned.succeeded if planned else 0,
+            skipped_failed=dict(planned.failed) if planned else {},
+            doubled=planned.doubled if planned else 0,
+            kept_changed=planned.kept_changed if planned else 0,
+            redone=planned.redone if planned else 0,
+            adopted=self.ledger.adopted if self.ledger is not None else 0,
+            rows=counts.rows if counts else 0,
+            seconds=self._seconds if self._seconds is not None else time.monotonic() - self._began,
+            left=max(0, counts.offered - counts.ended) if counts and self.state != "running" else 0,
+        )
+
+    def _counts(self) -> Counts | None:
+        return self._window.counts() if self._window is not None else None
+
+    def _rate(self, ended: int) -> float:
+        now = time.monotonic()
+        if not self._ended_at or now - self._ended_at[-1][0] > RATE_SECONDS / 256:
+            self._ended_at.append((now, ended))
+        while len(self._ended_at) > 1 and now - self._ended_at[0][0] > RATE_SECONDS:
+            self._ended_at.popleft()
+        since, before = self._ended_at[0]
+        return (ended - before) / (now - since) if now > since else 0.0
+
+
+def error_of(end: End, *, again: str) -> DcomputeError | None:
+    """The error that the end of a window means for who waits; None where the work is done."""
+    match end.code:
+        case "cancelled":
+            return RunCancelled(f"the run was cancelled ({end.text}). To go on, {again}")
+        case "item":
+            return _item_error(end)
+        case "failures":
+            return TooManyFailures(f"{end.text}. What is done is committed; failures() says what failed. To go on, {again}")
+        case "initializer":
+            return InitializerError(f"the set-up of the workload failed three times in a row, the last time with:\n{end.text}")
+    return None
+
+
+def _item_error(end: End) -> ItemError:
+    key = end.tried.item.key.text if end.tried is not None else ""
+    attempt = end.tried.attempt if end.tried is not None else 0
+    failure = end.failure
+    if failure is None:
+        return ItemError(end.text, key=key, attempt=attempt)
+    text = f"item {key!r} failed at attempt {attempt} ({failure.kind}): {failure.error}: {failure.message}\n{failure.traceback}"
+    return ItemError(text.rstrip(), key=key, attempt=attempt, kind=failure.kind, traceback=failure.traceback)

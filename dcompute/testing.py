@@ -1,0 +1,258 @@
+"""For tests of what is built on dcompute: a clock that stands still, a storage that fails as told, and a kit that a storage must pass."""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import os
+import pickle
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from dcompute.dataset.store import Store
+from dcompute.errors import StoreError
+
+__all__ = ["Fault", "FaultStore", "ManualClock", "StoreTests"]
+
+T = TypeVar("T")
+
+
+class ManualClock:
+    """A clock that moves only when told, or slept on; it stands in for the module ``time``.
+
+    Parameters
+    ----------
+    now
+        Seconds since 1970.
+    on_sleep
+        Called with the seconds of each sleep, after the clock has moved: where a test lets others act meanwhile.
+    """
+
+    def __init__(self, now: float = 1_700_000_000.0, on_sleep: Callable[[float], None] | None = None) -> None:
+        self.now = now
+        self.slept: list[float] = []  #: seconds of each sleep
+        self.on_sleep = on_sleep
+
+    def time(self) -> float:
+        """Seconds since 1970."""
+        return self.now
+
+    def monotonic(self) -> float:
+        """Seconds since some moment."""
+        return self.now - 1_000_000_000.0
+
+    def sleep(self, seconds: float, /) -> None:
+        """Move the clock by so much, at once."""
+        self.slept.append(seconds)
+        self.advance(seconds)
+        if self.on_sleep is not None:
+            self.on_sleep(seconds)
+
+    def advance(self, seconds: float) -> None:
+        """Move the clock."""
+        self.now += seconds
+
+
+@dataclass(slots=True)
+class Fault:
+    """One row of a fault table: which calls of a storage fail, and how."""
+
+    op: str  #: pattern: ``read``, ``exists``, ``size``, ``names``, ``create``, ``create_from``, ``upload``, ``write``, ``remove``, ``sync``
+    name: str = "*"  #: pattern of names, as in a shell
+    how: str = (
+        "before"  #: ``before``: nothing is done; ``after``: done, the answer is lost; ``torn``: every second name is missing; ``slow``
+    )
+    skip: int = 0  #: so many calls go well first
+    times: int = 1  #: then so many fail
+    act: Callable[[], None] | None = None  #: called at the fault: what another writer does meanwhile, or what a slow answer takes
+    error: BaseException | None = None  #: raised; None: a ``StoreError``
+
+
+class FaultStore(Store):
+    """A storage that fails as a table says.
+
+    Parameters
+    ----------
+    inner
+        Does what does not fail.
+    faults
+        The table; for one call the first row that fits counts.
+    """
+
+    def __init__(self, inner: Store, faults: Iterable[Fault] = ()) -> None:
+        super().__init__(inner.url, inner.protocol, inner.storage_options)
+        self.inner = inner
+        self.faults = list(faults)
+        self.calls: list[tuple[str, str]] = []  #: (operation, name) of every call
+
+    def read(self, name: str) -> bytes:
+        """See :meth:`Store.read`."""
+        return self._do("read", name, lambda: self.inner.read(name))
+
+    def exists(self, name: str) -> bool:
+        """See :meth:`Store.exists`."""
+        return self._do("exists", name, lambda: self.inner.exists(name))
+
+    def size(self, name: str) -> int:
+        """See :meth:`Store.size`."""
+        return self._do("size", name, lambda: self.inner.size(name))
+
+    def names(self, folder: str) -> list[str]:
+        """See :meth:`Store.names`."""
+        fault = self._fault("names", folder)
+        if fault is None or fault.how == "slow":
+            return self.inner.names(folder)
+        if fault.how == "torn":
+            return self.inner.names(folder)[::2]
+        raise fault.error or StoreError(f"could not list {folder}: as the fault table says")
+
+    def create(self, name: str, data: bytes) -> None:
+        """See :meth:`Store.create`."""
+        self._do("create", name, lambda: self.inner.create(name, data))
+
+    def create_from(self, local_path: str | os.PathLike[str], name: str) -> None:
+        """See :meth:`Store.create_from`."""
+        self._do("create_from", name, lambda: self.inner.create_from(local_path, name))
+
+    def upload(self, local_path: str | os.PathLike[str], name: str) -> None:
+        """See :meth:`Store.upload`."""
+        self._do("upload", name, lambda: self.inner.upload(local_path, name))
+
+    def write(self, name: str, data: bytes) -> None:
+        """See :meth:`Store.write`."""
+        self._do("write", name, lambda: self.inner.write(name, data))
+
+    def remove(self, names: Iterable[str]) -> None:
+        """See :meth:`Store.remove`."""
+        for name in names:
+            self._do("remove", name, lambda: self.inner.remove([name]))  # noqa: B023  called at once
+
+    def sync(self, folder: str) -> None:
+        """See :meth:`Store.sync`."""
+        self._do("sync", folder, lambda: self.inner.sync(folder))
+
+    def _do(self, op: str, name: str, act: Callable[[], T]) -> T:
+        fault = self._fault(op, name)
+        if fault is None or fault.how == "slow":
+            return act()
+        if fault.how == "after":
+            # the answer is lost, also where it would have been an error
+            with contextlib.suppress(OSError):
+                act()
+        raise fault.error or StoreError(f"could not {op} {name}: as the fault table says")
+
+    def _fault(self, op: str, name: str) -> Fault | None:
+        self.calls.append((op, name))
+        for fault in self.faults:
+            if fault.times > 0 and fnmatch.fnmatch(op, fault.op) and fnmatch.fnmatch(name, fault.name):
+                if fault.skip > 0:
+                    fault.skip -= 1
+                    return None
+                fault.times -= 1
+                if fault.act is not None:
+                    fault.act()
+                return fault
+        return None
+
+
+class StoreTests:
+    """What every storage must do: subclass it with a fixture ``store`` that gives an empty one."""
+
+    def test_reads_what_was_created(self, store: Store) -> None:
+        """A created file is read back as it was, from a folder that did not exist."""
+        data = bytes(range(256)) * 100
+        store.create("log/deep/one.json", data)
+        assert store.read("log/deep/one.json") == data
+        assert store.size("log/deep/one.json") == len(data)
+        assert store.exists("log/deep/one.json")
+
+    def test_creates_once(self, store: Store) -> None:
+        """The second creation of a name fails and leaves the first one's bytes."""
+        store.create("log/1.json", b"first")
+        with _raises(FileExistsError):
+            store.create("log/1.json", b"second")
+        assert store.read("log/1.json") == b"first"
+
+    def test_creates_from_a_file_once(self, store: Store, tmp_path: Path) -> None:
+        """Creation from a local file is exclusive too, and leaves the local file."""
+        local = tmp_path / "part"
+        local.write_bytes(b"rows" * 1000)
+        store.create_from(local, "attempts/a.parquet")
+        with _raises(FileExistsError):
+            store.create_from(local, "attempts/a.parquet")
+        assert store.read("attempts/a.parquet") == local.read_bytes()
+
+    def test_has_one_winner(self, store: Store) -> None:
+        """Of threads that create one name at the same moment exactly one succeeds, and its bytes stand."""
+        for round_ in range(20):
+            name, barrier, won = f"race/{round_}", threading.Barrier(4), list[int]()
+
+            def race(number: int, name: str = name, barrier: threading.Barrier = barrier, won: list[int] = won) -> None:
+                barrier.wait()
+                with contextlib.suppress(FileExistsError):
+                    store.create(name, b"%d" % number * 1000)
+                    won.append(number)
+
+            threads = [threading.Thread(target=race, args=(number,)) for number in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert len(won) == 1
+            assert store.read(name) == b"%d" % won[0] * 1000
+
+    def test_says_what_is_missing(self, store: Store) -> None:
+        """What is not there is a FileNotFoundError, or None, or an empty listing."""
+        with _raises(FileNotFoundError):
+            store.read("log/none.json")
+        with _raises(FileNotFoundError):
+            store.size("log/none.json")
+        assert store.read_or_none("log/none.json") is None
+        assert not store.exists("log/none.json")
+        assert store.names("nothing") == []
+
+    def test_replaces(self, store: Store) -> None:
+        """A written file replaces the one before it."""
+        store.write("log/last.json", b"1")
+        store.write("log/last.json", b"22")
+        assert store.read("log/last.json") == b"22"
+
+    def test_lists_what_is_there_now(self, store: Store, tmp_path: Path) -> None:
+        """A listing has the files of the folder, also those made since the last one, and nothing of what lies below."""
+        local = tmp_path / "part"
+        local.write_bytes(b"rows")
+        store.upload(local, "results/b")
+        assert store.names("results") == ["results/b"]
+        store.create("results/a", b"")
+        store.create("results/below/c", b"")
+        assert store.names("results") == ["results/a", "results/b"]
+
+    def test_removes(self, store: Store) -> None:
+        """Removed files are gone, and those that were not there are no error."""
+        store.create("x/1", b"1")
+        store.remove(["x/1", "x/2"])
+        assert not store.exists("x/1")
+
+    def test_proves_itself(self, store: Store) -> None:
+        """The proof of exclusive creation passes and leaves nothing behind."""
+        store.prove()
+        assert store.names("") == []
+
+    def test_travels(self, store: Store) -> None:
+        """A copy in another process would read the same files; no secret shows."""
+        store.create("log/1.json", b"first")
+        copy = pickle.loads(pickle.dumps(store))  # noqa: S301  our own bytes
+        assert copy.url == store.url
+        assert "secret" not in repr(store)
+
+
+@contextlib.contextmanager
+def _raises(error: type[BaseException]) -> Iterator[None]:
+    try:
+        yield
+    except error:
+        return
+    raise AssertionError(f"{error.__name__} was not raised")

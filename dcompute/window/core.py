@@ -1,0 +1,187 @@
+"""What all parts of the window share: its batches, what waits, where there is room, what ended, and the stop."""
+
+from __future__ import annotations
+
+import random
+
+from dcompute.records import Failure, ItemKey
+from dcompute.retry import Retry
+from dcompute.window.instructions import Drop, End, Instruction, LookForMark, Notice, Try
+from dcompute.window.limits import Pause, too_many
+from dcompute.window.queues import Queues
+from dcompute.window.settings import Counts, WindowConfig
+from dcompute.window.slots import Batch, Slots
+
+
+class Core:
+    """The state of a window."""
+
+    def __init__(self, config: WindowConfig, retry: Retry, rng: random.Random) -> None:
+        self.config = config
+        self.retry = retry
+        self.rng = rng
+        self.now = 0.0
+        self.began: float | None = None  #: when the first batch went out
+        self.queues = Queues(config)
+        self.slots = Slots()
+        self.pause = Pause(config)
+        self.batches: dict[int, Batch] = {}  #: all that may still be heard of
+        self.out: dict[int, Batch] = {}  #: those in flight
+        self.looking = 0
+        self.split = False  #: whether items went out under several batches
+        self.fates: set[ItemKey] = set()  #: keys with a final outcome, of items that were sent under several batches
+        self.largest_memory: int | None = None
+        self.share: int | None = None
+        self.exhausted = False
+        self.remaining: int | None = None
+        self.asked_at: float | None = None
+        self.setups_failed = 0
+        self.end: End | None = None
+        self.deadline: float | None = None
+        self.number = config.first_number
+        self.offered = self.running = self.succeeded = self.retries = self.losses = self.rows = 0
+        self.seconds = 0.0
+        self.failed: dict[str, int] = {}
+        self._said: list[Instruction] = []
+        self._noticed: set[str] = set()
+
+    # -- instructions ----------------------------------------------------------------------------------------------------------------
+
+    def say(self, instruction: Instruction) -> None:
+        """Add an instruction to the answer."""
+        self._said.append(instruction)
+
+    def notice(self, notice: tuple[str, str] | None, *, once: bool = False) -> None:
+        """Add a notice, if there is one."""
+        if notice is None or (once and notice[0] in self._noticed):
+            return
+        self._noticed.add(notice[0])
+        self._said.append(Notice(*notice))
+
+    def answer(self) -> list[Instruction]:
+        """What was said since the last time."""
+        said, self._said = self._said, []
+        return said
+
+    def allot(self) -> int:
+        """The next batch number."""
+        self.number += 1
+        return self.number - 1
+
+    # -- batches ---------------------------------------------------------------------------------------------------------------------
+
+    def land(self, batch: Batch) -> None:
+        """A batch is no longer in flight, or no longer looked for."""
+        if batch.where == "out":
+            del self.out[batch.number]
+            self.slots.remove(batch)
+            self.running -= len(batch.tries)
+        elif batch.where == "looking":
+            self.looking -= 1
+        elif batch.where == "waiting":
+            self.queues.withdraw(batch)
+        batch.where = "landed"
+
+    def look(self, batch: Batch) -> None:
+        """Ask for the mark of a batch that is no longer in flight."""
+        self.land(batch)
+        batch.where = "looking"
+        self.looking += 1
+        self.say(LookForMark(batch.number))
+
+    def wait(self, batch: Batch, delay: float = 0.0) -> None:
+        """Send a batch again under its own id, after a while."""
+        self.land(batch)
+        batch.where = "waiting"
+        if delay > 0:
+            self.queues.later.add(self.now + delay, batch)
+        else:
+            self.queues.back(batch)
+
+    def close(self, batch: Batch) -> None:
+        """Nothing more is to be heard of a batch."""
+        self.land(batch)
+        self.batches.pop(batch.number, None)
+
+    def settled(self, tried: Try) -> bool:
+        """Whether an item that was sent under several batches has its final outcome."""
+        return tried.shared and tried.item.key in self.fates
+
+    # -- outcomes --------------------------------------------------------------------------------------------------------------------
+
+    def succeed(self, count: int) -> None:
+        """So many items succeeded."""
+        self.succeeded += count
+
+    def fail(self, tried: Try, failure: Failure) -> None:
+        """An item failed finally."""
+        self.failed[failure.kind] = self.failed.get(failure.kind, 0) + 1
+        if tried.shared:
+            self.fates.add(tried.item.key)
+        if self.config.errors == "raise":
+            text = (
+                f"Item {tried.item.key.text!r} failed at attempt {tried.attempt} with {failure.error} ({failure.kind}): {failure.message}"
+            )
+            self.stop(End("item", text, tried, failure))
+
+    @property
+    def failures(self) -> int:
+        """Items that failed finally."""
+        return sum(self.failed.values())
+
+    def judge(self) -> None:
+        """Stop if too many items failed."""
+        why = too_many(self.config, self.failures, self.failures + self.succeeded)
+        if why:
+            self.stop(End("failures", why))
+
+    # -- the stop --------------------------------------------------------------------------------------------------------------------
+
+    def stop(self, end: End) -> None:
+        """Send nothing more; keep what workers still write, then end."""
+        if self.end is not None:
+            return
+        self.end = end
+        self.deadline = self.now + self.config.grace
+        waiting = [batch for batch in self.batches.values() if batch.where == "waiting"]
+        flying = list(self.out.values())
+        for batch in flying:
+            self.say(Drop(batch.number))
+        self.queues.clear()
+        # A batch that no worker took up will write nothing: its mark, if there is one, is there now.
+        for batch in [*waiting, *(batch for batch in flying if not batch.started)]:
+            if batch.untouched and batch.where == "waiting":
+                self.close(batch)
+            else:
+                self.look(batch)
+
+    def overdue(self) -> None:
+        """Wait no longer for receipts after a stop, once its time is over."""
+        if self.deadline is not None and self.now >= self.deadline:
+            self.deadline = None
+            for batch in list(self.out.values()):
+                self.look(batch)
+
+    def counts(self) -> Counts:
+        """Where the items are."""
+        classes = self.queues.classes.values()
+        over = self.end is not None and not self.out and not self.looking
+        return Counts(
+            offered=self.offered,
+            ready=sum(found.count for found in classes),
+            retrying=len(self.queues.later),
+            running=self.running,
+            batches=len(self.out),
+            succeeded=self.succeeded,
+            failed=self.failures,
+            failed_by_kind=dict(self.failed),
+            retries=self.retries,
+            losses=self.losses,
+            cancelled=self.offered - self.succeeded - self.failures if over else 0,
+            rows=self.rows,
+            seconds=self.seconds,
+            remaining=self.remaining,
+            exhausted=self.exhausted,
+            paused=self.pause.why is not None,
+            ending="" if self.end is None else self.end.code,
+        )

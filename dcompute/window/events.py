@@ -1,0 +1,96 @@
+"""What the window is told: frozen events, handed to :meth:`Window.handle` with the time they came."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from dcompute.records import Item, Receipt, Request
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """The plan's answer to :class:`~dcompute.window.Take`: at least one item, or ``exhausted``."""
+
+    items: Sequence[Item]
+    exhausted: bool = False  #: no more will come, whatever is asked
+    remaining: int | None = None  #: how many are still to come after these, where that is known
+    request: Request | None = None  #: the class of these items; None: that of the run
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """What the cluster offers now, for every class of :attr:`Window.classes`; told at the start, at each change and after ``Measure``."""
+
+    slots: Mapping[Request, Mapping[str, int]]  #: class -> worker -> batches it can execute at once if it serves this class only
+    target: int | None = None  #: batches in flight that an adaptive cluster must see to grow as far as it may; None: it is not adaptive
+    largest_memory: int | None = None  #: bytes that the largest worker can give to one call; None: unknown, nothing is doubled
+    share: int | None = None  #: bytes of a slot whose class declares no memory (the largest such share)
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A worker began to execute a batch (lossy: its absence proves nothing)."""
+
+    batch: int
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A receipt of a batch came, from its task or as a worker's event; told twice it counts once."""
+
+    batch: int
+    receipt: Receipt
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The task that :class:`~dcompute.window.Send` made last for this batch ended without a receipt.
+
+    Tasks that a later ``Send`` of the same batch replaced are not reported. Dropped ones need not be; one that is (its worker says that it
+    wrote nothing) spares a stopped run the time in which receipts are waited for.
+    """
+
+    batch: int
+    worker: str | None = None  #: where it was lost, if known
+    times: int = 1  #: workers that died with it
+    at_work: int | None = None  #: index of the item that was executing, if known
+
+
+@dataclass(frozen=True, slots=True)
+class SetupFailed:
+    """The workload's set-up failed before any item of this batch was executed."""
+
+    batch: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class MarkFound:
+    """Answer to :class:`~dcompute.window.LookForMark`: the batch was written."""
+
+    batch: int
+    receipt: Receipt
+
+
+@dataclass(frozen=True, slots=True)
+class NoMark:
+    """Answer to :class:`~dcompute.window.LookForMark`: there is no mark of this batch."""
+
+    batch: int
+
+
+@dataclass(frozen=True, slots=True)
+class CancelAll:
+    """Stop: send nothing more, keep what workers still write."""
+
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Nothing but time has passed; due at :meth:`Window.wake_at`."""
+
+
+Event = Offered | Capacity | Started | Ended | Lost | SetupFailed | MarkFound | NoMark | CancelAll | Tick

@@ -1,0 +1,171 @@
+"""The window: events in, instructions out."""
+
+from __future__ import annotations
+
+import random
+
+from dcompute.records import Receipt, Request
+from dcompute.retry import Retry
+from dcompute.window.core import Core
+from dcompute.window.events import CancelAll, Capacity, Ended, Event, Lost, MarkFound, NoMark, Offered, SetupFailed, Started, Tick
+from dcompute.window.instructions import Drop, End, Instruction
+from dcompute.window.sending import Sender
+from dcompute.window.settings import Counts, WindowConfig
+from dcompute.window.settling import Settler
+
+
+class Window:
+    """What is in flight, how large the next batch is, who is tried again and when, who runs alone.
+
+    Parameters
+    ----------
+    config
+        Limits and sizes.
+    retry
+        The policy for failures of the items themselves; None: the table.
+    rng
+        Source of the jitter; the same events with the same seed give the same instructions.
+    """
+
+    def __init__(self, config: WindowConfig, *, retry: Retry | None = None, rng: random.Random | None = None) -> None:
+        self._core = Core(config, retry or Retry(), rng or random.Random(0))  # noqa: S311  jitter is no secret
+        self._core.queues.of(config.request)
+        self._settler = Settler(self._core)
+        self._sender = Sender(self._core)
+        self._over = False
+
+    @property
+    def classes(self) -> tuple[Request, ...]:
+        """The classes that a ``Capacity`` has to tell of."""
+        return tuple(self._core.queues.classes)
+
+    @property
+    def over(self) -> bool:
+        """Whether the run has ended."""
+        return self._over
+
+    def handle(self, event: Event, now: float) -> list[Instruction]:
+        """Take in an event; what is to be done now, in this order.
+
+        Parameters
+        ----------
+        event
+            What happened.
+        now
+            When, in seconds on a clock that never goes back.
+        """
+        core = self._core
+        if self._over:
+            return []
+        core.now = max(core.now, now)
+        self._take_in(event)
+        core.overdue()
+        self._sender.take()
+        self._sender.fill()
+        self._sender.take()
+        self._finish()
+        return core.answer()
+
+    def wake_at(self) -> float | None:
+        """When a ``Tick`` is due if nothing else comes; None: only an event can change anything."""
+        core = self._core
+        if self._over:
+            return None
+        if core.end is not None:
+            return core.deadline
+        times = [core.queues.later.next_due(), core.pause.due if core.pause.probe is None else None, *self._sender.waits()]
+        return min((time for time in times if time is not None and time > core.now), default=None)
+
+    def counts(self) -> Counts:
+        """Where the items are."""
+        return self._core.counts()
+
+    def allot(self) -> int:
+        """A batch number for what the driver writes of itself (a part that is rewritten)."""
+        return self._core.allot()
+
+    def _take_in(self, event: Event) -> None:
+        match event:
+            case Ended(number, receipt):
+                self._ended(number, receipt)
+            case Offered():
+                self._offered(event)
+            case Started(number, worker):
+                self._started(number, worker)
+            case Capacity():
+                self._capacity(event)
+            case CancelAll(reason):
+                self._core.stop(End("cancelled", reason))
+            case Tick():
+                pass
+            case _:
+                self._trouble(event)
+
+    def _trouble(self, event: Lost | SetupFailed | MarkFound | NoMark) -> None:
+        batch = self._core.batches.get(event.batch)
+        if batch is None:
+            return
+        match event:
+            case Lost() if batch.where == "out":
+                self._settler.lose(batch, event)
+            case SetupFailed(_, text) if batch.where == "out":
+                self._settler.setup_failed(batch, text)
+            case MarkFound(_, receipt) if batch.where == "looking":
+                self._settler.settle(batch, receipt)
+            case NoMark() if batch.where == "looking":
+                self._settler.no_mark(batch)
+            case _:
+                pass
+
+    def _ended(self, number: int, receipt: Receipt) -> None:
+        batch = self._core.batches.get(number)
+        if batch is not None:
+            self._settler.settle(batch, receipt)
+
+    def _offered(self, event: Offered) -> None:
+        core = self._core
+        core.asked_at = None
+        core.offered += len(event.items)
+        core.exhausted = core.exhausted or event.exhausted
+        core.remaining = 0 if core.exhausted else event.remaining
+        if core.end is None:
+            core.queues.of(event.request or core.config.request).offer(event.items)
+
+    def _started(self, number: int, worker: str) -> None:
+        batch = self._core.out.get(number)
+        if batch is None:
+            return
+        self._core.slots.started(batch, worker)
+        if batch.alone and batch.alone_on is None and batch.worker is not None:
+            # It went out where there was no slot at all; now that there is one, nothing joins it.
+            batch.alone_on = batch.worker
+            self._core.slots.kept[batch.worker] = None
+
+    def _capacity(self, event: Capacity) -> None:
+        core = self._core
+        core.largest_memory, core.share = event.largest_memory, event.share
+        present = {worker for there in event.slots.values() for worker, count in there.items() if count > 0}
+        for batch in [batch for batch in core.out.values() if batch.allowed and present.isdisjoint(batch.allowed)]:
+            # Its task may run nowhere else and would wait for ever.
+            core.say(Drop(batch.number))
+            if batch.started:
+                self._settler.lose(batch, Lost(batch.number, batch.worker))
+            else:
+                core.wait(batch)
+        for batch in [batch for batch in core.out.values() if batch.alone and not batch.allowed and not batch.started]:
+            # It went out where there was no slot at all; where there is one now, it could not be kept alone.
+            if any(event.slots.get(batch.request, {}).values()):
+                core.say(Drop(batch.number))
+                core.wait(batch)
+        core.slots.update(event.slots or {request: {} for request in self.classes}, event.target, core.out.values())
+
+    def _finish(self) -> None:
+        core = self._core
+        if core.out or core.looking:
+            return
+        if core.end is None:
+            if not core.exhausted or not core.queues.empty:
+                return
+            core.end = End("done")
+        self._over = True
+        core.say(core.end)

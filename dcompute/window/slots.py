@@ -1,0 +1,232 @@
+"""Where there is room: slots of all classes on all workers, what is in flight on them, and workers kept free.
+
+The scheduler places batches; this is a model of it. A batch is put down where there is room when it is sent, and moves when its worker says
+that it started. A batch of a class that could run ``n`` times on a worker takes ``1/n`` of it, so classes share a worker by fractions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from dcompute.records import Receipt, Request
+from dcompute.window.instructions import Try
+
+_EPS = 1e-9
+
+
+class Batch:
+    """A batch and where it is; the window's own record of a ``Send``."""
+
+    __slots__ = (
+        "again",
+        "allowed",
+        "alone_on",
+        "at_work",
+        "lost_on",
+        "number",
+        "request",
+        "started",
+        "tries",
+        "untouched",
+        "where",
+        "worker",
+    )
+
+    def __init__(self, number: int, request: Request, tries: tuple[Try, ...]) -> None:
+        self.number = number
+        self.request = request
+        self.tries = tries
+        self.again = -1  #: how often it went out before; -1: never sent
+        self.where = "new"  #: new, out, looking (for its mark), waiting (to go out again), left (for a late mark only), landed
+        self.worker: str | None = None  #: where the model has it
+        self.started = False  #: there, by what the worker said
+        self.alone_on: str | None = None
+        self.allowed: tuple[str, ...] = ()  #: the only workers that may execute it; empty: any
+        self.lost_on: str | None = None  #: the worker with which it was lost
+        self.at_work: int | None = None  #: index of the item that was executing then
+        self.untouched = False  #: set-up failed when it was sent last: none of its items was executed
+
+    @property
+    def alone(self) -> bool:
+        """Whether its one item runs with nothing else of ours on the worker."""
+        return self.tries[0].alone
+
+    def unheld(self, receipt: Receipt) -> list[int]:
+        """Indexes that a receipt says nothing of."""
+        held: set[int] = set()
+        for start, stop in receipt.holds:
+            held.update(range(start, stop))
+        return [index for index in range(len(self.tries)) if index not in held]
+
+
+class Slots:
+    """The room on a cluster."""
+
+    def __init__(self) -> None:
+        self.slots: Mapping[Request, Mapping[str, int]] = {}
+        self.total: dict[Request, int] = {}
+        self.target = 0
+        self.kept: dict[str, Request | None] = {}  #: workers kept free: for a class, or None: for an item that runs alone
+        self.homeless: dict[int, Batch] = {}  #: batches in flight that are on no worker of the model
+        self.flying: dict[Request, int] = {}
+        self._load: dict[str, float] = {}
+        self._on: dict[str, dict[int, Batch]] = {}
+        # Dicts serve as sets that keep their order: the order of a set of text differs from process to process.
+        self._free: dict[str, None] = {}
+        self._half: dict[str, None] = {}
+        self._over: dict[str, None] = {}
+        self._twice: dict[str, None] = {}
+
+    # -- what the cluster says -------------------------------------------------------------------------------------------------------
+
+    def update(self, slots: Mapping[Request, Mapping[str, int]], target: int | None, out: Iterable[Batch]) -> None:
+        """Take over new numbers and put all batches in flight down again."""
+        self.slots, self.target = slots, target or 0
+        self.total = {request: sum(there.values()) for request, there in slots.items()}
+        names = {worker: None for there in slots.values() for worker, count in there.items() if count > 0}
+        self.kept = {worker: why for worker, why in self.kept.items() if worker in names}
+        self._load = dict.fromkeys(names, 0.0)
+        self._on = {worker: {} for worker in names}
+        self._free, self._half, self._over, self._twice = dict.fromkeys(names), dict.fromkeys(names), {}, {}
+        self.homeless = {}
+        batches = sorted(out, key=lambda batch: (not batch.started, batch.alone_on is None, batch.number))
+        for batch in batches:
+            if batch.worker not in names:
+                batch.worker, batch.started = None, False
+            keep = batch.worker is not None and (batch.started or batch.alone_on is not None or self._fits(batch, batch.worker))
+            self._lay(batch, batch.worker if keep else None)
+        for batch in batches:
+            if batch.worker is None:
+                self._unlay(batch)
+                self._lay(batch, self._least(batch.request))
+
+    # -- batches come and go ---------------------------------------------------------------------------------------------------------
+
+    def put(self, batch: Batch, worker: str | None) -> None:
+        """A batch goes out; None: there is no slot for it, it waits at the scheduler."""
+        self.flying[batch.request] = self.flying.get(batch.request, 0) + 1
+        self._lay(batch, worker)
+
+    def remove(self, batch: Batch) -> None:
+        """A batch is no longer in flight."""
+        self.flying[batch.request] -= 1
+        if batch.alone_on is not None:
+            self.kept.pop(batch.alone_on, None)
+        self._unlay(batch)
+        batch.worker, batch.started = None, False
+
+    def started(self, batch: Batch, worker: str) -> None:
+        """A worker says that it executes a batch."""
+        if batch.worker != worker and worker in self._load:
+            before = batch.worker
+            other = next((b for b in self._on[worker].values() if not b.started and b.request == batch.request and not b.alone), None)
+            self._unlay(batch)
+            if other is not None:
+                self._unlay(other)
+                self._lay(other, before)
+            self._lay(batch, worker)
+        batch.started = True
+
+    def house(self, batch: Batch, deep: bool) -> bool:
+        """Put a batch that went out without a slot where there is room now."""
+        worker = self.find(batch.request, deep) if self.served(batch.request) else None
+        if worker is not None:
+            self._unlay(batch)
+            self._lay(batch, worker)
+        return worker is not None
+
+    # -- questions -------------------------------------------------------------------------------------------------------------------
+
+    def served(self, request: Request) -> int:
+        """Slots of a class."""
+        return self.total.get(request, 0)
+
+    def serving(self, request: Request) -> list[str]:
+        """Workers that serve a class."""
+        return [worker for worker, count in self.slots.get(request, {}).items() if count > 0]
+
+    def shared(self, request: Request, others: Iterable[Request]) -> bool:
+        """Whether a worker that serves a class serves another of these too."""
+        mine = self.slots.get(request, {})
+        return any(
+            mine.get(worker, 0) and count for other in others if other != request for worker, count in self.slots.get(other, {}).items()
+        )
+
+    def beyond(self, deep: bool) -> bool:
+        """Whether more is in flight than there is room for: slots vanished, or a worker took more than the model thought."""
+        if sum(self.flying.values()) < self.target:
+            return False
+        return bool(self._twice if deep else self._over) or any(self.served(batch.request) for batch in self.homeless.values())
+
+    def find(self, request: Request, deep: bool, shun: str | None = None) -> str | None:
+        """A worker with room for one more batch of a class; with ``deep`` for a second one a slot."""
+        there = self.slots.get(request, {})
+        for limit, candidates in ((1.0, self._free), (2.0, self._half))[: 2 if deep else 1]:
+            for worker in candidates:
+                count = there.get(worker, 0)
+                if count and worker != shun and self._load[worker] + 1 / count <= limit + _EPS and self._open_to(worker, request):
+                    return worker
+        return None
+
+    def empty(self, request: Request, shun: str | None = None) -> str | None:
+        """A worker that serves a class and has nothing of ours, for an item that runs alone; those kept for it come first."""
+        there = self.slots.get(request, {})
+        free = [worker for worker in self._free if not self._on[worker] and there.get(worker, 0) and worker != shun]
+        free = [worker for worker in free if self.kept.get(worker, None) is None]
+        return min(free, key=lambda worker: worker not in self.kept, default=None)
+
+    def keep(self, request: Request, alone: bool, shun: str | None = None) -> bool:
+        """Keep the least busy worker that serves a class free for it; False: none is left."""
+        candidates = [worker for worker in self.serving(request) if worker not in self.kept and worker != shun]
+        if not candidates:
+            return False
+        self.kept[min(candidates, key=lambda worker: (len(self._on[worker]), self._load[worker]))] = None if alone else request
+        return True
+
+    def runs_alone(self, worker: str) -> bool:
+        """Whether an item runs alone on a worker now."""
+        return any(batch.alone for batch in self._on[worker].values())
+
+    # -- the model -------------------------------------------------------------------------------------------------------------------
+
+    def _open_to(self, worker: str, request: Request) -> bool:
+        return worker not in self.kept or self.kept[worker] == request
+
+    def _cost(self, batch: Batch, worker: str) -> float:
+        count = self.slots.get(batch.request, {}).get(worker, 0)
+        return 1.0 if batch.alone or not count else 1 / count
+
+    def _fits(self, batch: Batch, worker: str) -> bool:
+        return self._load[worker] + self._cost(batch, worker) <= 2 + _EPS
+
+    def _least(self, request: Request) -> str | None:
+        return min(self.serving(request), key=lambda worker: self._load[worker], default=None)
+
+    def _lay(self, batch: Batch, worker: str | None) -> None:
+        batch.worker = worker
+        if worker is None:
+            self.homeless[batch.number] = batch
+            return
+        self._on[worker][batch.number] = batch
+        self._weigh(worker, self._load[worker] + self._cost(batch, worker))
+
+    def _unlay(self, batch: Batch) -> None:
+        if batch.worker is None:
+            del self.homeless[batch.number]
+            return
+        del self._on[batch.worker][batch.number]
+        # Nothing on it weighs nothing: fractions would leave a rest.
+        self._weigh(batch.worker, self._load[batch.worker] - self._cost(batch, batch.worker) if self._on[batch.worker] else 0.0)
+
+    def _weigh(self, worker: str, load: float) -> None:
+        self._load[worker] = load
+        for group, inside in (
+            (self._free, load < 1 - _EPS),
+            (self._half, load < 2 - _EPS),
+            (self._over, load > 1 + _EPS),
+            (self._twice, load > 2 + _EPS),
+        ):
+            if inside:
+                group[worker] = None
+            else:
+                group.pop(worker, None)

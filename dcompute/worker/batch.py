@@ -1,0 +1,162 @@
+"""A Dask task: one batch, from its description to its mark.
+
+A batch whose mark is there is not executed. Results parts have names that no other execution has; the attempts part is created exclusively
+and is the mark: of two executions at once one wins, and the other takes its own results parts away.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from dcompute.config import settings
+from dcompute.dataset.names import new_id
+from dcompute.dataset.parts import mark_name, read_receipt
+from dcompute.dataset.store import Store
+from dcompute.errors import StoreError
+from dcompute.records import BatchSpec, Receipt, RunSpec
+from dcompute.worker import code_cache
+from dcompute.worker.execution import Execution, Tick, Work
+from dcompute.worker.slot import Slot
+from dcompute.worker.supervisor import supervisor
+
+T = TypeVar("T")
+
+logger = logging.getLogger("dcompute.worker")
+
+#: Seconds between two events that say how far a batch is.
+TELL_EVERY = 1.0
+
+
+def run_batch(run: bytes | str, batch: bytes) -> dict[str, Any]:
+    """Execute a batch and write its parts, unless that was done before; the function of the Dask task.
+
+    Parameters
+    ----------
+    run
+        The pickled ``RunSpec``, or the digest under which the scheduler keeps it.
+    batch
+        The pickled ``BatchSpec``.
+
+    Returns
+    -------
+    dict
+        ``receipt`` of the mark (this execution's, or that of the one that was first), ``setup_error`` (``text``, ``traceback``, ``log`` and
+        ``stage``) where the workload could not be made ready, or ``nothing`` with the reason why no item was finished.
+
+    Raises
+    ------
+    StoreError
+        The storage failed again and again.
+    """
+    slot = Slot.here()
+    return BatchTask(slot, code_cache.run_spec(run, slot.worker), pickle.loads(batch)).execute()  # noqa: S301  Dask's own wire
+
+
+class BatchTask:
+    """One execution of a batch.
+
+    Parameters
+    ----------
+    slot
+        Where it executes.
+    run, batch
+        What is executed.
+    sleep
+        How it waits before it asks a failing storage again.
+    """
+
+    def __init__(self, slot: Slot, run: RunSpec, batch: BatchSpec, *, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._slot = slot
+        self._run = run
+        self._batch = batch
+        self._sleep = sleep
+        self._execution = new_id()
+        self._store = Store.at(run.dataset, dict(run.storage_options))
+        self._mark = mark_name(batch.id)
+        self._told = 0.0
+
+    def execute(self) -> dict[str, Any]:
+        """What :func:`run_batch` returns."""
+        if self._insist(lambda: self._store.exists(self._mark)):
+            return self._answer(self._winner())
+        self._tell("started", execution=self._execution, worker=self._slot.address, host=self._slot.host)
+        done = self._executed()
+        try:
+            return self._outcome(done)
+        finally:
+            done.discard()
+
+    def _executed(self) -> Execution:
+        slot = self._slot
+        work = Work(
+            run=self._run,
+            batch=self._batch,
+            execution=self._execution,
+            scratch=slot.scratch,
+            memory_limit=slot.memory_limit(self._batch),
+            worker=slot.address,
+        )
+        if self._run.isolation == "thread":
+            from dcompute.worker.thread import execute
+
+            return execute(work, stopped=slot.stopped, ticked=self._ticked)
+        keeper = supervisor()
+        keeper.idle = settings().worker.idle
+        return keeper.execute(work, stopped=slot.stopped, ticked=self._ticked)
+
+    def _outcome(self, done: Execution) -> dict[str, Any]:
+        failure = done.setup_error
+        problem = {} if failure is None else {name: getattr(failure, name) for name in ("text", "traceback", "log", "stage")}
+        if done.receipt is not None:
+            return self._answer(self._publish(done.receipt, done.files), setup_error=problem)
+        if problem:
+            return {"setup_error": problem}
+        return {"nothing": f"no item was finished: {done.cut_short or 'there was none'}"}
+
+    def _publish(self, receipt: Receipt, files: list[tuple[str, str]]) -> Receipt:
+        """Write the parts, the mark last; the receipt of the mark that is there then."""
+        *results, (attempts, mark) = files
+        for path, name in results:
+            self._insist(lambda path=path, name=name: self._store.upload(path, name))  # type: ignore[misc]
+        try:
+            self._insist(lambda: self._store.create_from(attempts, mark))
+        except FileExistsError:
+            winner = self._winner()
+            if winner.execution == receipt.execution:  # it was written, and only the answer was lost
+                return winner
+            logger.info("batch %s was written by another execution", self._batch.id, extra={"action": "batch_lost_race"})
+            self._insist(lambda: self._store.remove([name for _, name in results]))
+            return winner
+        return receipt
+
+    def _winner(self) -> Receipt:
+        return self._insist(lambda: read_receipt(self._store, self._mark))
+
+    def _answer(self, receipt: Receipt, *, setup_error: dict[str, Any] | None = None) -> dict[str, Any]:
+        data = receipt.to_json()
+        self._tell("receipt", receipt=data)
+        return {"receipt": data, "setup_error": setup_error} if setup_error else {"receipt": data}
+
+    def _ticked(self, tick: Tick) -> None:
+        now = time.monotonic()
+        if now - self._told >= TELL_EVERY:
+            self._told = now
+            self._tell("tick", index=tick.index, done=tick.done, progress=tick.fraction, text=tick.text)
+
+    def _tell(self, event: str, **more: Any) -> None:
+        self._slot.tell(self._run.run, {"event": event, "batch": self._batch.id, **more})
+
+    def _insist(self, act: Callable[[], T]) -> T:
+        """Ask the storage again where it fails, with growing pauses."""
+        limits = settings().store
+        for number in range(limits.retries):
+            try:
+                return act()
+            except StoreError as error:
+                logger.warning("storage failed, trying again: %s", error, extra={"action": "store_retry"})
+                self._sleep(limits.delay * 2**number)
+        return act()

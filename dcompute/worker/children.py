@@ -1,0 +1,315 @@
+"""The worker's side of the guardian and of each child: start, talk, watch, kill."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import select
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dcompute.errors import ClusterError
+from dcompute.worker import guardian, output, pipes, system
+from dcompute.worker.pipes import Channel, Message
+
+#: Seconds that a process may take to start, and a killed one to be gone.
+START_TIMEOUT, DEATH_TIMEOUT = 60.0, 30.0
+#: Seconds that a child without work gets to run its exit handlers.
+GRACE = 2.0
+#: In the environment of every process below a child: what finds them when those who knew the tree are dead.
+MARK = "DCOMPUTE_TREE"
+
+_BOOTSTRAP = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from dcompute.worker.child import main; main(sys.argv[2])"
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a child ended."""
+
+    code: int | None  #: exit code
+    signal: int | None  #: the signal that ended it
+    guardian_died: bool = False  #: it was killed because the guardian was gone
+
+
+class Process:
+    """A process that the guardian started, seen from the worker."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.pid = 0
+        self.problem = ""
+        self.exit: Exit | None = None
+        self.started = threading.Event()
+        self.ended = threading.Event()
+
+    def end(self, exit_: Exit) -> None:
+        """It is gone, with its tree."""
+        self.exit = self.exit or exit_
+        self.started.set()
+        self.ended.set()
+
+
+class GuardianHandle:
+    """A running guardian. When it dies, all its children are killed by this process, and :attr:`is_alive` is False."""
+
+    def __init__(self) -> None:
+        self.token = secrets.token_hex(12)
+        self.is_alive = True
+        self._lock = threading.Lock()
+        self._processes: dict[int, Process] = {}
+        self._next = 0
+        mine, its = pipes.pair()
+        here = Path(__file__).resolve().parent
+        arguments = [str(here.parent), str(here), str(its.fileno()), str(os.getpid())]
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-c", guardian.BOOTSTRAP, *arguments],
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=(its.fileno(),), start_new_session=True, cwd="/",
+            )  # fmt: skip
+        except OSError as error:
+            raise ClusterError(f"no process can be started on this worker: {error}. Look at its limits (ulimit -u, memory).") from error
+        finally:
+            its.close()
+        self._channel = Channel(mine)
+        self._reader = threading.Thread(target=self._read, name="dcompute-guardian", daemon=True)
+        self._reader.start()
+
+    @property
+    def pid(self) -> int:
+        """Id of the guardian process."""
+        return self._process.pid
+
+    def spawn(self, arguments: Sequence[str], environment: Mapping[str, str], files: Sequence[int]) -> Process:
+        """Start a child with these files as its stdout, stderr and control connection.
+
+        Raises
+        ------
+        ClusterError
+            It could not be started.
+        """
+        with self._lock:
+            self._next += 1
+            process = self._processes[self._next] = Process(self._next)
+        self._say({"op": "spawn", "id": process.number, "argv": list(arguments), "env": {**environment, MARK: self.token}}, files)
+        if not self.is_alive:
+            process.problem = "the guardian was killed"
+        elif not process.started.wait(START_TIMEOUT):
+            process.problem = f"the guardian did not answer within {START_TIMEOUT:g} s"
+        if process.problem:
+            raise ClusterError(f"no child could be started on this worker: {process.problem}")
+        return process
+
+    def kill(self, process: Process, grace: float = 0.0) -> None:
+        """Kill a child's tree, after it had so many seconds to exit; returns at once."""
+        self._say({"op": "kill", "id": process.number, "grace": grace})
+
+    def keep(self, folder: str) -> None:
+        """Have a folder removed when this process is dead."""
+        self._say({"op": "keep", "path": folder})
+
+    def close(self) -> None:
+        """Kill all children and end the guardian; waits for it."""
+        with contextlib.suppress(OSError):
+            self._channel.shutdown()
+        self._reader.join(DEATH_TIMEOUT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(DEATH_TIMEOUT)
+
+    def _say(self, header: dict[str, Any], files: Sequence[int] = ()) -> None:
+        # a guardian that is gone is noticed by the reader, which ends all its processes
+        with self._lock, contextlib.suppress(OSError):
+            self._channel.send(header, files=files)
+
+    def _read(self) -> None:
+        while (message := self._channel.next()) is not None:
+            self._hear(message)
+        self._lose()
+
+    def _hear(self, message: Message) -> None:
+        with self._lock:
+            process = self._processes[message["id"]]
+            if message["op"] != "spawned":
+                del self._processes[message["id"]]
+        if message["op"] == "spawned":
+            process.pid = message["pid"]
+            process.started.set()
+        elif message["op"] == "failed":
+            process.problem = message["text"]
+            process.started.set()
+        else:
+            code = os.waitstatus_to_exitcode(message["status"])
+            process.end(Exit(code, None) if code >= 0 else Exit(None, -code))
+
+    def _lose(self) -> None:
+        self.is_alive = False
+        with self._lock:
+            lost = list(self._processes.values())
+            self._processes.clear()
+        for process in lost:
+            # below first: orphans of a dead child would be nobody's
+            system.kill_below(process.pid)
+            system.kill(process.pid, group=True)
+        if lost:
+            system.kill_marked(f"{MARK}={self.token}".encode())
+        for process in lost:
+            process.problem = "the guardian was killed"
+            process.end(Exit(None, 9, guardian_died=True))
+        self._channel.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(DEATH_TIMEOUT)
+
+
+class Child:
+    """One child process: its connection, its streams, and which run it serves."""
+
+    def __init__(self, owner: GuardianHandle, identity: tuple[str, ...]) -> None:
+        self.identity = identity
+        self.is_ready = False  # its set-up is done
+        self.calls = 0  # calls of user code it has made
+        self.setup_memory = 0
+        self.idle_since = 0.0
+        self.killed_for: str | None = None
+        self.oom_kills = system.oom_kills()
+        self.token = output.new_token()
+        self._owner = owner
+        mine, its = pipes.pair()
+        self._streams = [os.pipe() for _ in range(2)]
+        try:
+            arguments = [sys.executable, *_interpreter_flags(), "-c", _BOOTSTRAP, json.dumps(sys.path), os.getcwd()]  # noqa: PTH109  as text
+            self.process = owner.spawn(arguments, os.environ, [self._streams[0][1], self._streams[1][1], its.fileno()])
+        except BaseException:
+            mine.close()
+            for end, _ in self._streams:
+                os.close(end)
+            raise
+        finally:
+            its.close()
+            for _, end in self._streams:
+                os.close(end)
+        # Python's own timeout would make reads wait as well
+        mine.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", int(START_TIMEOUT), 0))
+        self.channel = Channel(mine)
+        self.stdout, self.stderr = (end for end, _ in self._streams)
+        self._open = {self.stdout, self.stderr}
+        self._poll = select.poll()
+        self._poll.register(self.channel.fileno(), select.POLLIN)
+        for end in self._open:
+            os.set_blocking(end, False)
+            self._poll.register(end, select.POLLIN)
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self.process.pid
+
+    @property
+    def exit(self) -> Exit | None:
+        """How it ended; None while it lives."""
+        return self.process.exit
+
+    def send(self, header: dict[str, Any], blobs: Sequence[bytes] = ()) -> None:
+        """Tell it something; a child that is gone is noticed when the answer is awaited."""
+        with contextlib.suppress(OSError):
+            self.channel.send({**header, "token": self.token.decode("latin-1")}, blobs)
+
+    def wait(self, seconds: float, captures: Sequence[output.Capture | None]) -> list[Message]:
+        """What it says within so many seconds, or as soon as it says something; its streams are drained meanwhile."""
+        if not self.channel.closed or self._open:
+            self._poll.poll(seconds * 1000)
+        else:
+            self.process.ended.wait(seconds)
+        self.drain(captures)
+        if self.channel.closed:
+            return []
+        messages = self.channel.receive()
+        if self.channel.closed:
+            self._poll.unregister(self.channel.fileno())
+        return messages
+
+    def drain(self, captures: Sequence[output.Capture | None]) -> None:
+        """Take what it printed."""
+        for descriptor, capture in zip((self.stdout, self.stderr), captures, strict=True):
+            if descriptor in self._open and not output.drain(descriptor, capture):
+                self._open.discard(descriptor)
+                self._poll.unregister(descriptor)
+
+    def memory(self, limit: int | None = None) -> int:
+        """Bytes that its tree holds; exact where a sum of processes that share pages would be over the limit."""
+        tree = [self.pid, *system.descendants(self.pid)]
+        held = system.memory(tree)
+        if limit is not None and held > limit and len(tree) > 1:
+            return system.shared_memory(tree)
+        return held
+
+    def kill(self, reason: str) -> None:
+        """Kill its tree and wait until it is gone."""
+        self.killed_for = self.killed_for or reason
+        if self.exit is None:
+            self._owner.kill(self.process)
+
+    def retire(self) -> None:
+        """Let it exit by itself within a moment, else be killed; returns at once."""
+        self.close()
+        if self.exit is None:
+            self._owner.kill(self.process, GRACE)
+
+    def close(self) -> None:
+        """Give up its connection and streams."""
+        self.channel.close()
+        for end in (self.stdout, self.stderr):
+            with contextlib.suppress(OSError):
+                os.close(end)
+
+
+class Idle:
+    """Children without work, at most so many as there were slots; safe for threads."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._children: list[Child] = []
+        self._lock = threading.Lock()
+        self._clock = clock
+
+    def take(self, identity: tuple[str, ...]) -> Child | None:
+        """A warm child of this run; where there is none, one of another run ends, because its slot is needed."""
+        with self._lock:
+            matching = [child for child in self._children if child.identity == identity and child.exit is None]
+            chosen = matching[-1] if matching else None
+            ending = [] if chosen else self._children[:1]
+            self._children = [child for child in self._children if child is not chosen and child not in ending]
+        for child in ending:
+            child.retire()
+        return chosen
+
+    def put(self, child: Child) -> None:
+        """Keep a child for the next batch of its run."""
+        child.idle_since = self._clock()
+        with self._lock:
+            self._children.append(child)
+
+    def retire(self, older_than: float = 0.0) -> None:
+        """End those that had no work for so many seconds."""
+        limit = self._clock() - older_than
+        with self._lock:
+            ending = [child for child in self._children if child.idle_since <= limit or child.exit is not None]
+            self._children = [child for child in self._children if child not in ending]
+        for child in ending:
+            child.retire()
+
+    def __len__(self) -> int:
+        return len(self._children)
+
+
+def _interpreter_flags() -> list[str]:
+    """Flags with which this interpreter was started, as ``multiprocessing`` hands them on."""
+    flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    return flags

@@ -1,0 +1,438 @@
+"""One batch, executed by one child after another until every item has an outcome, then made into Parquet by the last.
+
+A child that dies is judged (``verdict``), its successor reads the journal, records the verdict and goes on with the next item.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import pickle
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dcompute.errors import ClusterError, InternalError, StoreError
+from dcompute.records import BatchSpec, Receipt, RunSpec
+from dcompute.worker import output, system
+from dcompute.worker.children import Child
+from dcompute.worker.journal import Header, Journal, JournalView
+from dcompute.worker.pipes import Message
+from dcompute.worker.verdict import Death, judge
+
+logger = logging.getLogger("dcompute.worker")
+
+#: Seconds between two looks at a child at work.
+TICK = 0.020
+#: Seconds that the item at work has to end when the batch is stopped, by reason.
+STOP_GRACE = {"cancelled": 0.1, "closing": 1.0}
+_TELL_EVERY = 0.25
+_MOST_DEATHS = 3
+_FINISH_TIMEOUT = 600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What a worker executes."""
+
+    run: RunSpec
+    batch: BatchSpec
+    execution: str  #: random id of this execution
+    scratch: str  #: folder of this worker process; removed when the process is gone
+    memory_limit: int | None = None  #: bytes for the tree of a child; None: no limit
+    worker: str = ""  #: name of the Dask worker, for the rows
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """Children with the same one are interchangeable."""
+        run = self.run
+        return (run.run, run.code_digest, run.params_digest, *(digest for _, digest, _ in run.modules))
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """How far a batch is."""
+
+    index: int | None  #: the item at work
+    done: int  #: items with an outcome
+    fraction: float | None  #: what the item at work said of itself
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetupFailure:
+    """Set-up failed; no item is to blame."""
+
+    text: str
+    traceback: str = ""
+    log: str = ""  #: what it printed
+    stage: str = "setup"  #: ``setup``, ``code`` (import, unpickle), ``values`` (they cannot be unpickled), ``process``
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Execution:
+    """What came of a batch."""
+
+    receipt: Receipt | None = None  #: None: nothing was finished
+    files: list[tuple[str, str]] = field(default_factory=list)  #: local path and dataset name, results first, the attempts part last
+    folder: str = ""  #: where they lie
+    setup_error: SetupFailure | None = None
+    cut_short: str | None = None  #: why the receipt does not hold all items: ``cancelled``, ``closing``, ``setup``
+
+    def discard(self) -> None:
+        """Remove the local files."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Stopped(Exception):  # noqa: N818  the end of a way, no error
+    """The worker wants this batch to end now."""
+
+
+class SetupFailed(Exception):  # noqa: N818
+    """A child could not get ready."""
+
+    def __init__(self, failure: SetupFailure) -> None:
+        super().__init__(failure.text)
+        self.failure = failure
+
+
+class Died(Exception):  # noqa: N818
+    """The child is dead, with all below it."""
+
+
+class Executor:
+    """The state of one batch at work.
+
+    Parameters
+    ----------
+    take
+        Gives a child of the run, warm or (True) fresh.
+    give
+        Takes it back.
+    stopped
+        ``cancelled``, ``closing`` or None.
+    ticked
+        Told how far the batch is, a few times a second.
+    """
+
+    def __init__(
+        self,
+        work: Work,
+        *,
+        take: Callable[[bool], Child],
+        give: Callable[[Child], None],
+        stopped: Callable[[], str | None],
+        ticked: Callable[[Tick], None],
+    ) -> None:
+        self._work = work
+        self._take, self._give = take, give
+        self._stopped, self._ticked = stopped, ticked
+        self._began = time.monotonic()
+        self._folder = Path(work.scratch) / f"{work.batch.id}-{work.execution}"
+        self._folder.mkdir(parents=True)
+        self._path = str(self._folder / "journal")
+        Journal(self._path, create=True).close()
+        self._view = JournalView(self._path)
+        self._child: Child | None = None
+        self._captures: list[output.Capture] = []
+        self._texts: list[dict[int, str]] = [{}, {}]
+        self._verdicts: list[dict[str, Any]] = []
+        self._peaks: dict[int, int] = {}
+        self._peak = 0
+        self._setup_seconds = 0.0
+        self._swept = 0
+        self._reason: str | None = None
+        self._stop_at: float | None = None
+        self._told = 0.0
+
+    # ------------------------------------------------------------------------------------------------------------- the way
+
+    def run(self) -> Execution:
+        """Execute and finish."""
+        try:
+            failure = self._execute()
+            if failure is not None:
+                self._reason = self._reason or "setup"
+                if self._view.read().done == 0 and not self._verdicts:
+                    self._drop(self._folder)
+                    return Execution(setup_error=failure, cut_short=self._reason)
+            return self._finish()
+        except BaseException:
+            self._drop(self._folder)
+            raise
+        finally:
+            self._release()
+            self._view.close()
+
+    def _execute(self) -> SetupFailure | None:
+        """Children one after another; None when the items are done or the batch was stopped."""
+        deaths = 0
+        while True:
+            done = self._view.read().done
+            try:
+                self._prepare()
+                self._serve()
+            except Stopped:
+                return None
+            except SetupFailed as failed:
+                return failed.failure
+            except Died:
+                verdict = self._judge()
+                if self._reason is not None:
+                    return None
+                deaths = 0 if verdict or self._view.read().done > done else deaths + 1
+                if deaths >= _MOST_DEATHS:
+                    return SetupFailure(text=f"the child died {deaths} times while no item was at work", stage="process")
+            else:
+                return None
+
+    def _prepare(self) -> None:
+        """A child that is ready; set-up is done in it once."""
+        fresh = bool(self._verdicts) or self._work.batch.alone
+        child = self._child = self._take(fresh)
+        self._captures = [output.Capture(child.token) for _ in range(2)]
+        if child.is_ready:
+            return
+        began = time.monotonic()
+        run = dataclasses.replace(self._work.run, storage_options=())
+        header = {"op": "setup", "scratch": self._work.scratch, "metrics": run.metrics}
+        child.send(header, [pickle.dumps(run)])
+        try:
+            answer = self._converse(child, deadline=began + run.setup_timeout, limit=self._work.memory_limit)
+        except Died:
+            if child.killed_for == "stop":
+                raise Stopped from None
+            raise SetupFailed(self._setup_death(child, run)) from None
+        finally:
+            self._setup_seconds += time.monotonic() - began
+        self._await_ends(child)
+        if answer["op"] != "ready":
+            child.kill("stop")
+            raise SetupFailed(SetupFailure(text=answer["text"], traceback=answer["traceback"], log=self._log(), stage=answer["stage"]))
+        child.is_ready = True
+        child.setup_memory = child.memory()
+
+    def _setup_death(self, child: Child, run: RunSpec) -> SetupFailure:
+        if child.killed_for == "timeout":
+            text = f"the set-up did not end within {run.setup_timeout:g} s"
+        elif child.killed_for == "memory":
+            text = f"the set-up took more memory than the slot has ({self._work.memory_limit} bytes)"
+        else:
+            ended = child.exit
+            text = "the set-up ended its process: " + (f"signal {ended.signal}" if ended and ended.signal else f"exit code {ended and ended.code}")
+        return SetupFailure(text=text, log=self._log())
+
+    def _log(self) -> str:
+        for capture in self._captures:
+            capture.flush(0)
+        texts = [capture.take() for capture in self._captures]
+        return "\n".join(text for each in texts for text in each.values())
+
+    def _serve(self) -> None:
+        """Have the batch executed, or what is left of it."""
+        child, work = self._child, self._work
+        assert child is not None
+        self._captures = [output.Capture(child.token) for _ in range(2)]
+        header = {"op": "batch", "journal": self._path, "verdicts": self._verdicts, "folder": str(self._folder)}
+        child.send(header, [pickle.dumps(work.batch)])
+        answer = self._converse(child, limit=work.memory_limit, timeout=work.run.timeout)
+        child.calls = int(answer.get("calls", child.calls))
+        self._await_ends(child)
+        if answer["op"] == "unreadable":
+            raise SetupFailed(SetupFailure(text=answer["text"], traceback=answer["traceback"], stage="values"))
+        if answer["op"] == "full":
+            raise StoreError(f"the scratch folder of this worker ({work.scratch}) is full: {answer['text']}. Free space there.")
+        self._swept += int(answer.get("leftovers", 0))
+        self._keep_texts()
+
+    # --------------------------------------------------------------------------------------------------------- watching
+
+    def _converse(
+        self, child: Child, *, deadline: float | None = None, limit: int | None = None, timeout: float | None = None, stoppable: bool = True
+    ) -> Message:
+        """The child's answer; while it is awaited, everything that can go wrong is looked for.
+
+        Raises
+        ------
+        Died
+            The child is dead: by itself, or because a limit was passed or the batch stopped.
+        """
+        look_at = time.monotonic() + TICK
+        while True:
+            messages = child.wait(TICK, self._captures)
+            if messages:
+                return messages[0]
+            now = time.monotonic()
+            if child.exit is not None or child.channel.closed:
+                self._bury(child)
+                raise Died
+            if now < look_at:
+                continue
+            look_at = now + TICK
+            reason = self._reason_to_kill(child, now, deadline, limit, timeout) or (self._reason_to_stop(now) if stoppable else None)
+            if reason is not None:
+                child.kill(reason)
+                self._bury(child)
+                raise Died
+
+    def _reason_to_kill(self, child: Child, now: float, deadline: float | None, limit: int | None, timeout: float | None) -> str | None:
+        header = self._view.read()
+        if deadline is not None and now > deadline:
+            return "timeout"
+        if timeout is not None and header.at_work and now - header.started > timeout:
+            return "timeout"
+        self._tell(header, now)
+        if self._work.run.metrics == "full" or limit is not None:
+            held = child.memory(limit)
+            self._note_memory(header, held)
+            if limit is not None and held > limit:
+                return "memory"
+        return None
+
+    def _note_memory(self, header: Header, held: int) -> None:
+        self._peak = max(self._peak, held)
+        if header.at_work:
+            self._peaks[header.index] = max(self._peaks.get(header.index, 0), held)
+
+    def _reason_to_stop(self, now: float) -> str | None:
+        self._reason = self._reason or self._stopped()
+        if self._reason is None:
+            return None
+        if self._stop_at is None:
+            self._view.stop()
+            self._stop_at = now + STOP_GRACE.get(self._reason, 0.0)
+        return "stop" if now >= self._stop_at else None
+
+    def _tell(self, header: Header, now: float) -> None:
+        if now - self._told >= _TELL_EVERY:
+            self._told = now
+            self._ticked(Tick(header.index if header.at_work else None, header.done, header.fraction, header.text))
+
+    def _bury(self, child: Child) -> None:
+        """Wait until the child and all below it are gone, and take the last of what they printed."""
+        if child.exit is None and child.killed_for is None:
+            # its connection ended first: it is about to exit, or closed all its files
+            if not child.process.ended.wait(1.0):
+                child.kill("lost")
+        waited = time.monotonic() + 30.0
+        while child.exit is None and time.monotonic() < waited:
+            child.process.ended.wait(TICK)
+            child.drain(self._captures)
+        child.drain(self._captures)
+
+    def _await_ends(self, child: Child) -> None:
+        """The child marked the end of its streams before it answered: take what stands before the marks."""
+        limit = time.monotonic() + 5.0
+        while not all(capture.ended for capture in self._captures) and time.monotonic() < limit and child.exit is None:
+            child.wait(TICK, self._captures)
+
+    def _judge(self) -> bool:
+        """After a death: who is to blame. True where an item was at work."""
+        child, work = self._child, self._work
+        assert child is not None
+        header = self._view.read()
+        ended = child.exit
+        verdict = judge(
+            Death(
+                header=header, killed_for=child.killed_for, exit_code=ended.code if ended else None, signal=ended.signal if ended else 9,
+                guardian_died=bool(ended and ended.guardian_died), oom_killed=system.oom_kills() > child.oom_kills,
+                peak_memory=self._peaks.get(header.index, 0), memory_limit=work.memory_limit, timeout=work.run.timeout, at=time.monotonic(),
+                idempotent=work.run.idempotent,
+            )
+        )  # fmt: skip
+        for capture in self._captures:
+            capture.flush(header.index if header.at_work else max(header.index, 0))
+        self._keep_texts()
+        self._release()
+        if verdict is None:
+            return False
+        self._verdicts.append(verdict.to_json())
+        logger.warning("batch %s: %s", work.batch.id, _told(work.batch, self._verdicts[-1]))
+        return True
+
+    def _keep_texts(self) -> None:
+        for texts, capture in zip(self._texts, self._captures, strict=True):
+            for index, text in capture.take().items():
+                texts[index] = texts.get(index, "") + text
+
+    # -------------------------------------------------------------------------------------------------------------- the end
+
+    def _finish(self) -> Execution:
+        """Parquet of what the journal holds."""
+        self._log_output()
+        for last in (False, True):
+            if self._child is None or self._child.exit is not None:
+                self._release()
+                self._child = self._take(True)
+            try:
+                answer = self._ask_to_finish(self._child)
+            except Died:
+                if last:
+                    raise InternalError(
+                        f"the rows of batch {self._work.batch.id} cannot be written: the process that wrote them died twice ({self._child.exit})"
+                    ) from None
+                continue
+            return self._end(answer)
+        raise AssertionError("unreachable")
+
+    def _ask_to_finish(self, child: Child) -> Message:
+        work = self._work
+        # a child that executed the batch has both; one that did not is never shown the code
+        run = dataclasses.replace(work.run, code=b"", modules=(), storage_options=())
+        header = {
+            "op": "finish", "journal": self._path, "folder": str(self._folder), "verdicts": self._verdicts, "execution": work.execution,
+            "worker": work.worker, "memory_limit": work.memory_limit, "leftovers": self._swept, "setup_seconds": self._setup_seconds,
+            "slot_seconds": time.monotonic() - self._began, "peak": self._peak,
+        }  # fmt: skip
+        detail = {"stdout": self._texts[0], "stderr": self._texts[1], "peaks": self._peaks}
+        self._captures = [output.Capture(child.token) for _ in range(2)]
+        child.send(header, [pickle.dumps(run), pickle.dumps(work.batch), json.dumps(detail).encode()])
+        return self._converse(child, deadline=time.monotonic() + _FINISH_TIMEOUT, stoppable=False)
+
+    def _end(self, answer: Message) -> Execution:
+        folder = str(self._folder)
+        if answer["op"] == "nothing":
+            self._drop(self._folder)
+            return Execution(cut_short=self._reason)
+        if answer["op"] != "finished":
+            raise InternalError(f"the rows of batch {self._work.batch.id} cannot be written: {answer['text']}\n{answer['traceback']}")
+        receipt = Receipt.from_json(answer["receipt"])
+        Path(self._path).unlink(missing_ok=True)
+        child = self._child
+        if child is not None and not child.channel.closed:
+            self._child = None
+            self._give(child)
+        whole = receipt.count >= len(self._work.batch) - len(self._work.batch.exclude)
+        return Execution(
+            receipt=receipt, files=[(path, name) for path, name in answer["files"]], folder=folder, cut_short=None if whole else self._reason
+        )
+
+    def _log_output(self) -> None:
+        keys = self._work.batch.keys
+        for stream, texts in zip(("stdout", "stderr"), self._texts, strict=True):
+            if texts:
+                shown = output.log_lines((keys[index].text, text) for index, text in sorted(texts.items()))
+                logger.info("batch %s, %s:\n%s", self._work.batch.id, stream, shown)
+
+    def _release(self) -> None:
+        """Give up a child that is dead, or must not be used again."""
+        child, self._child = self._child, None
+        if child is not None:
+            child.kill("stop")
+            child.close()
+
+    @staticmethod
+    def _drop(folder: Path) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _told(batch: BatchSpec, verdict: dict[str, Any]) -> str:
+    key = batch.keys[verdict["index"]].text
+    if verdict["failure"] is None:
+        others = verdict["last"] - verdict["index"]
+        return f"the process of item {key!r}{' and those called with it' if others else ''} was ended: executed again, alone"
+    return f"item {key!r}: {verdict['failure']['message']}"

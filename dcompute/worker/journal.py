@@ -1,0 +1,293 @@
+"""The journal: what a child has finished and what it is at, in a mapped file that outlives it and costs no system call an item.
+
+The child writes, records first and then their end; its successor reads the records and goes on after them; the worker process reads the
+header only. Each record carries a checksum, because the memory it lies in is that of a process which may have lost its senses.
+
+Layout: a header of 4096 bytes (fixed structs, native byte order: no other machine reads it), then records, each a fixed part, an
+extended part where the item was measured on its own, a JSON object of metrics where there is one, and a payload: encoded rows, or a failure
+as JSON.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+from dcompute.errors import InternalError
+
+HEADER = 4096
+_MAGIC = b"dcjrnl01"
+_FIRST_SIZE, _LARGEST_STEP = 1 << 18, 1 << 26
+_NO_FRACTION = -1.0
+
+_START = struct.Struct("@8s")
+_ENDED = struct.Struct("@QQQ")  # at 8: committed bytes, done items, sequence
+_AT_WORK = struct.Struct("@QqqQd")  # at 24: sequence, first and last index, calls of this process before, started (monotonic)
+_STATE = struct.Struct("@Q")  # at 64
+_PROGRESS = struct.Struct("@dQ")  # at 72: fraction, length of the text
+_STOP = struct.Struct("@Q")  # at 88, written by the worker
+_ALL = struct.Struct("@8sQQQqqQdQdQQ")
+_TEXT_AT, _LONGEST_TEXT = 96, 512
+
+_RECORD = struct.Struct("@IIIBBHdddd")  # checksum, payload, index, outcome, measured, parts, started, duration, cpu user, cpu system
+_EXTENDED = struct.Struct("@qqqdqH")  # peak memory, bytes read, bytes written, I/O wait, leftovers, how memory was measured
+_SIZE = struct.Struct("@I")
+_UNKNOWN = -1
+
+
+class State(IntEnum):
+    """What the child is doing."""
+
+    IDLE = 0
+    EXECUTING = 1
+    FINISHING = 2  #: making Parquet of the records
+
+
+class Measured(IntEnum):
+    """Whose figures a row has."""
+
+    ITEM = 0
+    BATCH = 1
+    GROUP = 2
+    NOTHING = 3
+
+
+class MemoryMeasured(IntEnum):
+    """How the peak memory of an item was measured."""
+
+    UNKNOWN = 0
+    RESIDENT = 1  #: largest resident size of the child during the attempt
+    BATCH = 2  #: the same during the batch
+    PROCESS = 4  #: of the whole worker process, where items execute in its threads
+    TREE = 3  #: anonymous and shared memory of the child and all processes below it, looked at every 20 ms
+
+
+# what follows the fixed part of a record; plain numbers, because operations on enums are dear
+_HAS_EXTENDED, _HAS_METRICS = 1, 2
+
+
+class Figures(NamedTuple):
+    """What one attempt took; None where the system does not tell. Seconds and bytes."""
+
+    duration: float = 0.0
+    cpu_user: float = 0.0
+    cpu_system: float = 0.0
+    measured: int = Measured.BATCH
+    peak_memory: int | None = None
+    bytes_read: int | None = None
+    bytes_written: int | None = None
+    io_wait: float | None = None
+    leftovers: int = 0
+    memory_measured: int = MemoryMeasured.UNKNOWN
+
+
+_SHORT: tuple[Any, ...] = Figures()[4:]
+
+
+class Record(NamedTuple):
+    """One outcome as it lies in the journal."""
+
+    index: int
+    succeeded: bool
+    started: float  #: unix time
+    figures: Figures
+    metrics: bytes  #: JSON, empty for none
+    payload: bytes  #: encoded rows, or a failure as JSON
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What the child is at, as the worker sees it."""
+
+    committed: int
+    done: int  #: items with a record
+    sequence: int  #: odd while items are at work
+    index: int  #: first item at work
+    last: int  #: last item at work; a group's are all between that had no outcome
+    calls: int  #: that this process made before this one
+    started: float  #: ``time.monotonic()``
+    state: int
+    fraction: float | None
+    text: str
+
+    @property
+    def at_work(self) -> bool:
+        """Whether a call of user code has begun and not ended."""
+        return bool(self.sequence & 1)
+
+
+class Journal:
+    """A journal that this process writes."""
+
+    def __init__(self, path: str, *, create: bool = False) -> None:
+        self._file = os.open(path, os.O_RDWR | (os.O_CREAT | os.O_EXCL if create else 0), 0o600)
+        size = os.fstat(self._file).st_size
+        if create:
+            os.posix_fallocate(self._file, 0, HEADER + _FIRST_SIZE)
+            size = HEADER + _FIRST_SIZE
+        self._map = mmap.mmap(self._file, size)
+        self._size = size
+        self._reported = False
+        if create:
+            _ALL.pack_into(self._map, 0, _MAGIC, 0, 0, 0, -1, -1, 0, 0.0, State.IDLE, _NO_FRACTION, 0, 0)
+        magic, self._end, self._done, self._sequence, *_ = _ALL.unpack_from(self._map)
+        if magic != _MAGIC:
+            raise InternalError(f"{path} is no journal: the scratch folder was changed from outside, or the child wrote over its memory")
+
+    @property
+    def done(self) -> int:
+        """How many items have a record."""
+        return self._done
+
+    def close(self) -> None:
+        """Give the file back."""
+        self._map.close()
+        os.close(self._file)
+
+    def begin(self, index: int, last: int, calls: int, started: float) -> None:
+        """Say which items are at work from now (``time.monotonic()``) on."""
+        if self._reported:
+            self._reported = False
+            _PROGRESS.pack_into(self._map, 72, _NO_FRACTION, 0)
+        self._sequence |= 1
+        _AT_WORK.pack_into(self._map, 24, self._sequence, index, last, calls, started)
+
+    def end(self) -> None:
+        """No item is at work any more; its outcome, if it has one, is written."""
+        self._sequence = (self._sequence | 1) + 1
+        _ENDED.pack_into(self._map, 8, self._end, self._done, self._sequence)
+
+    def set_state(self, state: State) -> None:
+        """Say what the child is doing."""
+        _STATE.pack_into(self._map, 64, state)
+
+    def report(self, fraction: float, text: str) -> None:
+        """How far the item at work is."""
+        data = text.encode("utf-8", "replace")[:_LONGEST_TEXT]
+        self._reported = True
+        self._map[_TEXT_AT : _TEXT_AT + len(data)] = data
+        _PROGRESS.pack_into(self._map, 72, fraction, len(data))
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the worker asked to begin no more items."""
+        return self._map[88] != 0
+
+    def write(self, index: int, succeeded: bool, started: float, figures: Figures, metrics: bytes, payload: bytes) -> None:
+        """Append one outcome; it counts from the next :meth:`end` on.
+
+        Raises
+        ------
+        OSError
+            The disk of the scratch folder is full.
+        """
+        extra, parts = b"", 0
+        if figures[4:] != _SHORT:
+            parts, extra = _HAS_EXTENDED, _pack_extended(figures)
+        if metrics:
+            parts |= _HAS_METRICS
+            extra += _SIZE.pack(len(metrics)) + metrics
+        body = _RECORD.pack(0, len(payload), index, succeeded, figures[3], parts, started, figures[0], figures[1], figures[2])[4:] + extra
+        at = HEADER + self._end
+        middle = at + 4 + len(body)
+        stop = middle + len(payload)
+        if stop > self._size:
+            self._grow(stop)
+        target = self._map
+        target[at:middle] = _SIZE.pack(zlib.crc32(payload, zlib.crc32(body))) + body
+        target[middle:stop] = payload
+        self._end += stop - at
+        self._done += 1
+
+    def _grow(self, needed: int) -> None:
+        size = max(needed, self._size + min(self._size, _LARGEST_STEP))
+        # a hole would be a SIGBUS on a full disk, in the middle of somebody's item
+        os.posix_fallocate(self._file, self._size, size - self._size)
+        self._map.resize(size)
+        self._size = size
+
+    def records(self) -> Iterator[Record]:
+        """What is committed, oldest first.
+
+        Raises
+        ------
+        InternalError
+            A checksum is wrong: user code wrote over the child's memory.
+        """
+        source, at, end = self._map, HEADER, HEADER + self._end
+        unpack, checksum_of, figures_of, record_of = _RECORD.unpack_from, zlib.crc32, Figures._make, Record._make
+        while at < end:
+            checksum, size, index, succeeded, measured, parts, started, duration, user, system = unpack(source, at)
+            body = at + _RECORD.size
+            extended, metrics = _SHORT, b""
+            if parts:
+                extended, metrics, body = _unpack_more(source, body, parts)
+            stop = body + size
+            whole = source[at + 4 : stop]
+            if checksum_of(whole) != checksum:
+                raise InternalError(f"the journal is damaged at byte {at}: the workload wrote over the memory of its process")
+            figures = figures_of((duration, user, system, measured, *extended))
+            yield record_of((index, succeeded != 0, started, figures, metrics, whole[body - at - 4 :]))
+            at = stop
+
+
+def read_index(journal: Journal) -> list[int]:
+    """Which items have a record, in the order in which they got it."""
+    return [record.index for record in journal.records()]
+
+
+def _pack_extended(figures: Figures) -> bytes:
+    known = [_UNKNOWN if value is None else value for value in figures[4:]]
+    return _EXTENDED.pack(*known)
+
+
+def _unpack_more(source: mmap.mmap, at: int, parts: int) -> tuple[tuple[Any, ...], bytes, int]:
+    """The extended part, the metrics, and where the payload begins."""
+    extended: tuple[Any, ...] = _SHORT
+    metrics = b""
+    if parts & _HAS_EXTENDED:
+        *values, leftovers, how = _EXTENDED.unpack_from(source, at)
+        extended = (*(None if value == _UNKNOWN else value for value in values), leftovers, how)
+        at += _EXTENDED.size
+    if parts & _HAS_METRICS:
+        (length,) = _SIZE.unpack_from(source, at)
+        metrics = source[at + _SIZE.size : at + _SIZE.size + length]
+        at += _SIZE.size + length
+    return extended, metrics, at
+
+
+class JournalView:
+    """The header of a journal, read by the worker while the child writes."""
+
+    def __init__(self, path: str) -> None:
+        file = os.open(path, os.O_RDWR)
+        try:
+            self._map = mmap.mmap(file, HEADER)
+        finally:
+            os.close(file)
+
+    def close(self) -> None:
+        """Unmap it."""
+        self._map.close()
+
+    def read(self) -> Header:
+        """What the child is at; consistent, because the sequence is the same before and after."""
+        while True:
+            _, committed, done, sequence, index, last, calls, started, state, fraction, size, _ = _ALL.unpack_from(self._map)
+            text = self._map[_TEXT_AT : _TEXT_AT + min(size, _LONGEST_TEXT)]
+            if _STATE.unpack_from(self._map, 24)[0] == sequence:
+                break
+        return Header(
+            committed, done, sequence, index, last, calls, started, state,
+            None if fraction < 0 else fraction, text.decode("utf-8", "replace"),
+        )  # fmt: skip
+
+    def stop(self) -> None:
+        """Ask the child to begin no more items."""
+        _STOP.pack_into(self._map, 88, 1)

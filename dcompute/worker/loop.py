@@ -1,0 +1,219 @@
+"""The loop of a child: one call after another, each with its outcome in the journal before the next begins."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from time import monotonic, perf_counter, time
+from typing import Any
+
+from dcompute.records import BatchSpec, RunSpec
+from dcompute.worker import context
+from dcompute.worker.attempt import call, call_group, encode_failure, one_of_group
+from dcompute.worker.journal import Figures, Journal, State, read_index
+from dcompute.worker.leftovers import Leftovers
+from dcompute.worker.meter import LONG, Meter, share
+from dcompute.worker.streams import Streams
+
+
+class Process:
+    """What a child keeps from batch to batch.
+
+    Parameters
+    ----------
+    run
+        The run it serves.
+    function
+        Called with one value, or with a list of them where the run says ``group``.
+    params
+        What ``current().params`` shows.
+    scratch
+        Folder in which items get theirs.
+    """
+
+    def __init__(self, run: RunSpec, function: Callable[[Any], Any], params: dict[str, Any], scratch: str) -> None:
+        self.run = run
+        self.function = function
+        self.params = params
+        self.scratch = scratch
+        self.meter = Meter(run.metrics)
+        self.leftovers = Leftovers()
+        self.leftovers.spare_all()
+        self.calls = 0
+        self.is_fork = False
+        # user code that forks and comes back from it must not execute the batch a second time
+        os.register_at_fork(after_in_child=self._forked)
+
+    def _forked(self) -> None:
+        self.is_fork = True
+
+
+class Loop:
+    """Executes one batch, or what a predecessor left of it."""
+
+    def __init__(self, process: Process, batch: BatchSpec, journal: Journal, streams: Streams) -> None:
+        self._process = process
+        self._batch = batch
+        self._journal = journal
+        self._streams = streams
+        self._values: list[Any] = []
+        self._checked = 0.0
+        self.leftovers = 0
+
+    def load(self) -> None:
+        """Open the values; whatever their classes raise comes out here."""
+        self._values = pickle.loads(self._batch.values)  # noqa: S301  Dask's own wire, from the driver of this run
+
+    def execute(self, verdicts: Sequence[dict[str, Any]]) -> None:
+        """Execute every item that has no outcome.
+
+        Raises
+        ------
+        OSError
+            The scratch folder is full.
+        """
+        process = self._process
+        first, singles, pending = self._plan(verdicts)
+        process.meter.reset()
+        self._checked = perf_counter()
+        self._journal.set_state(State.EXECUTING)
+        last = -1
+        try:
+            for last in self._calls(first, singles, pending):
+                if self._journal.is_stopped:
+                    break
+        finally:
+            self._journal.set_state(State.IDLE)
+            self._count_leftovers()
+            process.leftovers.kill()
+            if last >= 0:
+                self._streams.item_ended(last)
+            self._streams.batch_ended()
+
+    def _plan(self, verdicts: Sequence[dict[str, Any]]) -> tuple[list[int], set[int], list[int]]:
+        """Who is executed first, who alone, and who at all; convictions are written."""
+        done = convict(self._journal, self._batch, verdicts)
+        first: list[int] = []
+        singles: set[int] = set()
+        for verdict in verdicts:
+            if verdict["failure"] is None:
+                first = [index for index in range(verdict["index"], verdict["last"] + 1) if not done[index]]
+                singles.update(first)
+        waiting = set(first)
+        return first, singles, [index for index in range(len(done)) if not done[index] and index not in waiting]
+
+    def _calls(self, first: list[int], singles: set[int], pending: list[int]) -> Iterator[int]:
+        size = self._process.run.group
+        single = one_of_group(self._process.function) if size else self._process.function
+        yield from self._one_by_one(first, single)
+        if not size:
+            yield from self._one_by_one(pending, single)
+            return
+        together: list[int] = []
+        for index in pending:
+            if index in singles:
+                yield from self._one_by_one([index], single)
+                continue
+            together.append(index)
+            if len(together) == size:
+                yield from self._group(together, single)
+                together = []
+        if together:
+            yield from self._group(together, single)
+
+    def _one_by_one(self, indexes: Sequence[int], function: Callable[[Any], Any]) -> Iterator[int]:
+        process, batch, journal, streams = self._process, self._batch, self._journal, self._streams
+        keys, attempts, values, run = batch.keys, batch.attempts, self._values, process.run.run
+        params, seed, scratch, report = process.params, process.run.seed, process.scratch, self._report
+        begin, end = process.meter.begin, process.meter.end
+        for index in indexes:
+            item = context.begin(keys[index], attempts[index], run, params=params, seed=seed, scratch_root=scratch, report=report)
+            journal.begin(index, index, process.calls, monotonic())
+            started = time()
+            begin()
+            succeeded, payload = call(function, values[index])
+            figures = end()
+            if process.is_fork:
+                os._exit(0)
+            process.calls += 1
+            metrics = _encode(item.metrics) if item.metrics else b""
+            if figures.duration >= LONG or streams.is_dirty:
+                streams.item_ended(index)
+            if process.meter.ended - self._checked >= LONG and (left := self._count_leftovers()):
+                figures = figures._replace(leftovers=left)
+            journal.write(index, succeeded, started, figures, metrics, payload)
+            context.end()
+            journal.end()
+            yield index
+
+    def _group(self, indexes: list[int], single: Callable[[Any], Any]) -> Iterator[int]:
+        process, batch, journal = self._process, self._batch, self._journal
+        first = indexes[0]
+        item = context.begin(
+            batch.keys[first], batch.attempts[first], process.run.run, params=process.params, seed=process.run.seed,
+            scratch_root=process.scratch, report=self._report,
+        )  # fmt: skip
+        journal.begin(first, indexes[-1], process.calls, monotonic())
+        started = time()
+        process.meter.begin()
+        results = call_group(process.function, [self._values[index] for index in indexes])
+        figures = process.meter.end()
+        if process.is_fork:
+            os._exit(0)
+        process.calls += 1
+        if results is not None:
+            left = self._count_leftovers()
+            each, metrics = share(figures, len(indexes)), _encode(item.metrics) if item.metrics else b""
+            for place, index in enumerate(indexes):
+                own = each._replace(leftovers=left) if left and not place else each
+                journal.write(index, True, started, own, b"" if place else metrics, results[place])
+        context.end()
+        if figures.duration >= LONG or self._streams.is_dirty:
+            self._streams.item_ended(first)
+        journal.end()
+        if results is None:
+            yield from self._one_by_one(indexes, single)
+        else:
+            yield indexes[-1]
+
+    def _report(self, fraction: float, text: str) -> None:
+        if not self._process.is_fork:
+            self._journal.report(fraction, text)
+
+    def _count_leftovers(self) -> int:
+        """Processes that came since the last look; every 20 ms, because a look is a system call."""
+        self._checked = perf_counter()
+        left = self._process.leftovers.count()
+        self.leftovers += left
+        return left
+
+
+def _encode(metrics: dict[str, Any]) -> bytes:
+    return json.dumps(metrics, allow_nan=True).encode()
+
+
+def convict(journal: Journal, batch: BatchSpec, verdicts: Sequence[dict[str, Any]]) -> bytearray:
+    """Write the failures that verdicts name, where an item has no outcome.
+
+    Returns
+    -------
+    bytearray
+        A true byte for each item that need not be executed.
+    """
+    done = bytearray(len(batch))
+    for index in batch.exclude:
+        done[index] = 1
+    if journal.done:
+        for index in read_index(journal):
+            done[index] = 1
+    for verdict in verdicts:
+        index = verdict["index"]
+        if verdict["failure"] is not None and not done[index]:
+            values = [float("nan") if value is None and place < 3 else value for place, value in enumerate(verdict["figures"])]
+            figures = Figures(*values)
+            journal.write(index, False, time() - figures.duration, figures, b"", encode_failure(verdict["failure"]))
+            journal.end()
+            done[index] = 1
+    return done

@@ -1,0 +1,135 @@
+"""The supervisor: one a worker process, called by all its threads. It executes batches in children and never decodes what they made."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+from collections.abc import Callable
+
+from dcompute.worker.children import Child, GuardianHandle, Idle
+from dcompute.worker.execution import Execution, Executor, SetupFailure, Tick, Work
+
+__all__ = ["Execution", "SetupFailure", "Supervisor", "Tick", "Work", "supervisor"]
+
+#: Seconds that a child without work is kept, where nobody says otherwise.
+IDLE = 60.0
+#: A child whose memory grew by this share of its limit (or by these bytes) over what its set-up took is not used again.
+GROWTH_SHARE, GROWTH = 0.25, 1 << 30
+
+
+class Supervisor:
+    """Executes batches in supervised children.
+
+    Parameters
+    ----------
+    idle
+        Seconds that a child without work is kept warm.
+    """
+
+    def __init__(self, idle: float = IDLE) -> None:
+        self.idle = idle
+        self._children = Idle()
+        self._guardian: GuardianHandle | None = None
+        self._lock = threading.Lock()
+        self._folders: set[str] = set()
+        self._closed = threading.Event()
+        self._reaper: threading.Thread | None = None
+
+    def execute(self, work: Work, *, stopped: Callable[[], str | None], ticked: Callable[[Tick], None]) -> Execution:
+        """Execute a batch; blocks until it is done, stopped or cannot be started.
+
+        Parameters
+        ----------
+        work
+            What to execute.
+        stopped
+            Asked every 20 ms: ``cancelled`` and ``closing`` end the batch, with what is finished by then.
+        ticked
+            Told how far the batch is, four times a second at most.
+
+        Raises
+        ------
+        ClusterError
+            No process can be started.
+        StoreError
+            The scratch folder is full.
+        """
+        self._keep(work.scratch)
+        executor = Executor(
+            work,
+            take=lambda fresh: self._take(work, fresh),
+            give=lambda child: self._give(child, work.memory_limit),
+            stopped=stopped,
+            ticked=ticked,
+        )
+        return executor.run()
+
+    def close(self) -> None:
+        """End all children and the guardian; nothing is left."""
+        self._closed.set()
+        with self._lock:
+            guardian, self._guardian = self._guardian, None
+        self._children.retire()
+        if guardian is not None:
+            guardian.close()
+
+    @property
+    def guardian_pid(self) -> int | None:
+        """Process id of the guardian; None before the first batch."""
+        return self._guardian.pid if self._guardian else None
+
+    def _guard(self) -> GuardianHandle:
+        """The guardian; a new one where there is none or it died."""
+        with self._lock:
+            if self._guardian is None or not self._guardian.is_alive:
+                self._guardian = GuardianHandle()
+                for folder in self._folders:
+                    self._guardian.keep(folder)
+            if self._reaper is None:
+                self._reaper = threading.Thread(target=self._reap, name="dcompute-idle", daemon=True)
+                self._reaper.start()
+            return self._guardian
+
+    def _keep(self, folder: str) -> None:
+        with self._lock:
+            known = folder in self._folders
+            self._folders.add(folder)
+            if not known and self._guardian is not None:
+                self._guardian.keep(folder)
+
+    def _take(self, work: Work, fresh: bool) -> Child:
+        child = None if fresh else self._children.take(work.identity)
+        if fresh:
+            # one slot, one child: an idle one of the same run would be one too many
+            spare = self._children.take(work.identity)
+            if spare is not None:
+                spare.retire()
+        return child or Child(self._guard(), work.identity)
+
+    def _give(self, child: Child, limit: int | None) -> None:
+        growth = child.memory() - child.setup_memory
+        allowed = GROWTH_SHARE * limit if limit else GROWTH
+        if not child.is_ready or growth > allowed or self._closed.is_set():
+            child.retire()
+        else:
+            self._children.put(child)
+
+    def _reap(self) -> None:
+        while not self._closed.wait(min(1.0, max(0.05, self.idle / 4))):
+            self._children.retire(older_than=self.idle)
+
+
+_known: Supervisor | None = None
+_known_pid = 0
+_known_lock = threading.Lock()
+
+
+def supervisor() -> Supervisor:
+    """The supervisor of this process, made when it is first asked for."""
+    global _known, _known_pid  # noqa: PLW0603  one a process, also after a fork
+    with _known_lock:
+        if _known is None or _known_pid != os.getpid() or _known._closed.is_set():
+            _known, _known_pid = Supervisor(), os.getpid()
+            atexit.register(_known.close)
+        return _known

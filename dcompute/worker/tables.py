@@ -1,0 +1,275 @@
+"""The parts of one batch, made of its items' rows.
+
+Columns are typed for thousands of items at once. Only where their types do not meet are the guilty items looked for, by halving, in the
+order of the batch: the schema known so far wins, a guilty item becomes a permanent failure, and its neighbours are untouched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from dcompute.dataset.parts import attempts_table, mark_name, results_name, write_attempts, write_results
+from dcompute.dataset.schema import cast, from_text, join_schemas, marked, to_text
+from dcompute.errors import SchemaError
+from dcompute.records import ATTEMPT_COLUMNS, FAILED, BatchSpec, Failure, Kind, PartRef, Receipt, RunSpec
+from dcompute.worker.blocks import MOST_COLUMNS, Entry, blocks, fitted, table_of
+from dcompute.worker.columns import excerpt
+from dcompute.worker.rows import Rows, count
+
+#: A results part is written when so many bytes are held.
+PART_BYTES = 128 * 2**20
+#: Rows are made columns when so many bytes or rows of them wait.
+WAITING_BYTES, WAITING_ROWS = 16 * 2**20, 65_536
+#: What a row takes where nobody says.
+ROW_BYTES = 64
+#: The first failures of a receipt have their tracebacks, and messages up to the longer length.
+DETAILED, LONG_MESSAGE, SHORT_MESSAGE, LONG_TRACEBACK = 3, 2000, 300, 8000
+
+_AT = {name: place for place, name in enumerate(ATTEMPT_COLUMNS)}
+_ERROR = "dcompute.errors.SchemaError"
+_BASES = ("dcompute.errors.DcomputeError", "TypeError", "Exception", "BaseException")
+
+
+class Parts:
+    """Makes the results parts and the attempts part of one execution of a batch.
+
+    Parameters
+    ----------
+    folder
+        Where the files are written.
+    run, batch
+        What is executed; the schema that the run declares, or that the dataset had when the batch was sent, is the one known so far.
+    execution
+        Random id of this execution.
+    part_bytes
+        A results part is written when so many bytes are held; less where the child may use little memory.
+    """
+
+    def __init__(self, folder: str | Path, run: RunSpec, batch: BatchSpec, execution: str, *, part_bytes: int = PART_BYTES) -> None:
+        self._folder = Path(folder)
+        self._batch = batch
+        self._execution = execution
+        self._part_bytes = part_bytes
+        self._declared = from_text(run.schema) if run.schema else None
+        known = run.schema or batch.schema
+        self._schema = from_text(known) if known else pa.schema([])
+        self._keys: tuple[pa.Array, pa.Array] | None = None
+        self._waiting: list[Entry] = []
+        self._waiting_rows = self._waiting_bytes = 0
+        self._held: list[pa.Table] = []
+        self._results: list[PartRef] = []
+        self._columns: dict[str, None] = {}
+        self._refused: dict[int, Failure] = {}
+        self.files: list[tuple[str, str]] = []  #: local path and name in the dataset, results first, the attempts part last
+
+    def add(self, index: int, rows: Rows, size: int = 0) -> int:
+        """Take the rows of an item that succeeded.
+
+        Parameters
+        ----------
+        index
+            Place of the item in its batch.
+        rows
+            What ``rows.to_rows`` or ``rows.decode`` gave.
+        size
+            About how many bytes they take, where that is known.
+
+        Returns
+        -------
+        int
+            How many rows these are.
+        """
+        number = 1 if type(rows) is dict else count(rows)
+        if not number:
+            return 0
+        self._waiting.append((index, rows))
+        self._waiting_rows += number
+        self._waiting_bytes += size or (ROW_BYTES * number if type(rows) is dict or type(rows) is list else rows.nbytes)  # type: ignore[union-attr]
+        if self._waiting_rows >= WAITING_ROWS or self._waiting_bytes >= WAITING_BYTES:
+            self._settle_waiting()
+        return number
+
+    def finish(
+        self,
+        attempts: Sequence[Sequence[Any]],
+        *,
+        failures: Iterable[Failure] = (),
+        holds: Sequence[tuple[int, int]] | None = None,
+        slot_seconds: float = 0.0,
+        setup_seconds: float = 0.0,
+        leftovers: int = 0,
+    ) -> Receipt:
+        """Write what is held and the attempts part.
+
+        Parameters
+        ----------
+        attempts
+            Rows in the order of ``records.ATTEMPT_COLUMNS``, in the order of the batch.
+        failures
+            Those of the items, by index.
+        holds
+            Half-open ranges of the item indexes that have an attempt; told from the attempts' keys where None.
+        slot_seconds, setup_seconds, leftovers
+            As in the receipt.
+
+        Returns
+        -------
+        Receipt
+            The one that lies in the attempts part; :attr:`files` is complete then.
+        """
+        self._settle_waiting()
+        self._write()
+        rows = self._with_refusals(attempts)
+        failed = {failure.index: failure for failure in failures} | self._refused
+        receipt = replace(
+            self._receipt(rows, [failed[index] for index in sorted(failed)]),
+            holds=tuple(holds) if holds is not None else self._holds(rows),
+            slot_seconds=slot_seconds,
+            setup_seconds=setup_seconds,
+            leftovers=leftovers,
+        )
+        path = self._folder / "attempts.parquet"
+        write_attempts(str(path), attempts_table(rows), receipt)
+        self.files.append((str(path), mark_name(self._batch.id)))
+        return receipt
+
+    def _settle_waiting(self) -> None:
+        entries, self._waiting = self._waiting, []
+        self._waiting_rows = self._waiting_bytes = 0
+        if entries:
+            self._settle(entries)
+        if sum(table.nbytes for table in self._held) >= self._part_bytes:
+            self._write()
+
+    def _settle(self, entries: list[Entry]) -> None:
+        try:
+            tables, schema = self._typed(entries)
+        except (SchemaError, pa.ArrowException, ValueError, TypeError, OverflowError) as error:
+            if len(entries) == 1:
+                self._refuse(entries[0], error if isinstance(error, SchemaError) else SchemaError(f"Its rows make no table: {error}"))
+                return
+            middle = len(entries) // 2
+            self._settle(entries[:middle])
+            self._settle(entries[middle:])
+        else:
+            self._schema = schema
+            self._held.extend(tables)
+            for table in tables:
+                self._columns.update(dict.fromkeys(table.column_names[2:]))
+
+    def _typed(self, entries: list[Entry]) -> tuple[list[pa.Table], pa.Schema]:
+        schema, tables = self._schema, []
+        for block in blocks(entries):
+            table, indexes = table_of(block)
+            if self._declared is not None:
+                table = fitted(table, self._declared)
+            else:
+                table = marked(table)
+                schema = join_schemas(schema, table.schema)
+            tables.append(self._with_keys(table, indexes))
+        if len(schema) > MOST_COLUMNS:
+            raise SchemaError(f"A result takes the dataset beyond {MOST_COLUMNS} columns: return many rows instead of many columns.")
+        return tables, schema
+
+    def _with_keys(self, table: pa.Table, indexes: Any) -> pa.Table:
+        if self._keys is None:
+            keys = self._batch.keys
+            self._keys = (pa.array([key.text for key in keys], pa.string()), pa.array([key.kind for key in keys], pa.string()))
+        places = pa.array(indexes, pa.int64())
+        columns = [keys.take(places) for keys in self._keys]
+        return pa.table([*columns, *table.columns], names=["item_key", "key_kind", *table.column_names])
+
+    def _refuse(self, entry: Entry, error: SchemaError) -> None:
+        item, rows = entry
+        message = error.message
+        if error.column and not error.value and (value := _first_value(rows, error.column)):
+            message = f"{message} The value is {value}."
+        self._refused[item] = Failure(index=item, kind=Kind.PERMANENT, error=_ERROR, bases=_BASES, message=message)
+
+    def _write(self) -> None:
+        tables, self._held = self._held, []
+        if not tables:
+            return
+        schema = self._part_schema()
+        whole = pa.concat_tables([cast(table, schema) for table in tables])
+        number = len(self._results)
+        path = self._folder / f"results-{number}.parquet"
+        write_results(str(path), whole)
+        name = results_name(self._batch.id, self._execution, number)
+        self._results.append(PartRef(name=name, size=path.stat().st_size, rows=whole.num_rows))
+        self.files.append((str(path), name))
+
+    def _part_schema(self) -> pa.Schema:
+        own = [field for field in self._schema if field.name in self._columns]
+        return pa.schema([pa.field("item_key", pa.string()), pa.field("key_kind", pa.string()), *own])
+
+    def _with_refusals(self, attempts: Sequence[Sequence[Any]]) -> Sequence[Sequence[Any]]:
+        """The attempt rows, in which the refused items have failed."""
+        if not self._refused:
+            return attempts
+        by_key = {self._batch.keys[index]: failure for index, failure in self._refused.items()}
+        return [
+            row if (failure := by_key.get((row[_AT["item_key"]], row[_AT["key_kind"]]))) is None else _failed(row, failure)  # type: ignore[call-overload]
+            for row in attempts
+        ]
+
+    def _receipt(self, rows: Sequence[Sequence[Any]], failures: list[Failure]) -> Receipt:
+        first = rows[0] if rows else [""] * len(ATTEMPT_COLUMNS)
+        return Receipt(
+            batch=self._batch.id,
+            execution=self._execution,
+            holds=(),
+            failures=tuple(_brief(failure, number) for number, failure in enumerate(failures)),
+            results=tuple(self._results),
+            schema=to_text(pa.schema([field for field in self._schema if field.name in self._columns])) if self._results else None,
+            rows=sum(part.rows for part in self._results),
+            seconds=sum(row[_AT["duration"]] or 0.0 for row in rows),
+            host=first[_AT["host"]] or "",
+            worker=first[_AT["worker"]] or "",
+            peak_memory=max((row[_AT["peak_memory"]] or 0 for row in rows), default=0),
+        )
+
+    def _holds(self, rows: Sequence[Sequence[Any]]) -> tuple[tuple[int, int], ...]:
+        if len(rows) == len(self._batch):
+            return ((0, len(rows)),) if rows else ()
+        place = {key: index for index, key in enumerate(self._batch.keys)}
+        return ranges(place[row[_AT["item_key"]], row[_AT["key_kind"]]] for row in rows)  # type: ignore[index]
+
+
+def ranges(indexes: Iterable[int]) -> tuple[tuple[int, int], ...]:
+    """Half-open ranges of the indexes, in ascending order."""
+    found: list[tuple[int, int]] = []
+    for index in sorted(indexes):
+        if found and found[-1][1] == index:
+            found[-1] = (found[-1][0], index + 1)
+        else:
+            found.append((index, index + 1))
+    return tuple(found)
+
+
+def _first_value(rows: Any, name: str) -> str:
+    if isinstance(rows, pa.Table):
+        if name not in rows.column_names:
+            return ""
+        return next((excerpt(value.as_py()) for value in rows.column(name) if value.is_valid), "")
+    each = [rows] if type(rows) is dict else rows
+    return next((excerpt(row[name]) for row in chain(each) if row.get(name) is not None), "")
+
+
+def _failed(row: Sequence[Any], failure: Failure) -> Sequence[Any]:
+    changed = list(row)
+    for name, value in {"outcome": FAILED, "kind": failure.kind, "error": failure.error, "message": failure.message, "rows": 0}.items():
+        changed[_AT[name]] = value
+    return changed
+
+
+def _brief(failure: Failure, number: int) -> Failure:
+    if number < DETAILED:
+        return replace(failure, message=failure.message[:LONG_MESSAGE], traceback=failure.traceback[-LONG_TRACEBACK:])
+    return replace(failure, message=failure.message[:SHORT_MESSAGE], traceback="")

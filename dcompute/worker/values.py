@@ -1,0 +1,182 @@
+"""Values that a row may hold: what a workload put into a column, in types that Arrow has and that open without user code."""
+
+from __future__ import annotations
+
+import collections
+import datetime
+import decimal
+import enum
+import os
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from dcompute.errors import SchemaError
+
+#: Lists and mappings may be nested this deep in a value.
+DEEPEST = 64
+
+#: Types that need no look at the value.
+PLAIN = frozenset(
+    {
+        type(None), bool, int, float, str, bytes, decimal.Decimal, datetime.datetime, datetime.date, datetime.time, datetime.timedelta,
+    }
+)  # fmt: skip
+SEQUENCES = (list, tuple, range, collections.deque)
+
+_NUMPY_KINDS = "biufSUmM"
+
+
+def known(value: Any, column: str, depth: int = 0) -> Any:
+    """The value in known types; NumPy scalars and one-dimensional arrays stay as they are, an empty mapping is None.
+
+    Parameters
+    ----------
+    value
+        What the workload returned.
+    column
+        The column's name, for the error.
+    depth
+        How deep in a value this one lies.
+
+    Raises
+    ------
+    SchemaError
+        No table has a place for it.
+    """
+    if type(value) in PLAIN:
+        return value
+    if depth > DEEPEST:
+        raise SchemaError(f"Column {column!r}: a value is nested deeper than {DEEPEST} levels, or holds itself.", column=column)
+    if is_row(value):
+        inner = {column_name(name): known(element, column, depth + 1) for name, element in mapping(value).items()}
+        return inner or None  # Parquet has no type for an empty structure
+    if isinstance(value, SEQUENCES):
+        return [element if type(element) in PLAIN else known(element, column, depth + 1) for element in value]
+    library = module(value)
+    if library == "numpy":
+        return _numpy(value, column, depth)
+    if library == "pandas":
+        return _pandas(value, column)
+    if library == "pyarrow":
+        return _pyarrow(value, column, depth)
+    return _other(value, column, depth)
+
+
+def column_name(name: Any) -> str:
+    """The name as plain text; anything but text is refused."""
+    if isinstance(name, str):
+        return str.__str__(name)
+    raise SchemaError(
+        f"A result has {name!r} ({type_name(name)}) for a column name: names of columns are text. "
+        f"For many rows return a list of mappings, for one value a list in a column.",
+        column=repr(name),
+    )
+
+
+def is_row(value: Any) -> bool:
+    """Whether it has named fields: a mapping, a dataclass, a named tuple."""
+    return isinstance(value, Mapping) or hasattr(type(value), "__dataclass_fields__") or is_named_tuple(value)
+
+
+def is_named_tuple(value: Any) -> bool:
+    """Whether it is a tuple with names."""
+    return isinstance(value, tuple) and hasattr(type(value), "_fields")
+
+
+def mapping(value: Any) -> dict[Any, Any]:
+    """The fields of what :func:`is_row` says yes to."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    if is_named_tuple(value):
+        return dict(zip(value._fields, value, strict=True))
+    return {name: getattr(value, name) for name in type(value).__dataclass_fields__}
+
+
+def module(value: Any) -> str:
+    """The top package of the value's type."""
+    return type(value).__module__.partition(".")[0]
+
+
+def type_name(value: Any) -> str:
+    """The qualified name of the value's type."""
+    kind = type(value)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _numpy(value: Any, column: str, depth: int) -> Any:
+    dtype = getattr(value, "dtype", None)
+    if dtype is None:
+        raise _no_place(value, column)
+    if dtype.kind in "OV" or hasattr(value, "mask"):  # objects, records and masked arrays
+        return known(value.tolist(), column, depth + 1)
+    if dtype.kind not in _NUMPY_KINDS:
+        raise _no_place(value, column, f" ({dtype})")
+    if value.ndim == 0:
+        return value.item() if dtype.kind in "SU" else value[()]
+    if value.ndim > 1:
+        return [_numpy(element, column, depth + 1) for element in value]
+    import numpy as np
+
+    native = np.ascontiguousarray(value)
+    return native if native.dtype.isnative else native.astype(native.dtype.newbyteorder("="))
+
+
+def _pandas(value: Any, column: str) -> Any:
+    name = type(value).__name__
+    if name in ("NAType", "NaTType"):
+        return None
+    if name == "Timestamp":
+        return value if value.nanosecond else value.to_pydatetime()
+    if name == "Timedelta":
+        return value if value.nanoseconds else value.to_pytimedelta()
+    raise _no_place(value, column, ": return .to_frame() for many rows, .to_dict() for one row, .to_numpy() for a list in a column")
+
+
+def _pyarrow(value: Any, column: str, depth: int) -> Any:
+    for method in ("as_py", "to_pylist"):
+        if hasattr(value, method):
+            return known(getattr(value, method)(), column, depth + 1)
+    raise _no_place(value, column)
+
+
+def _other(value: Any, column: str, depth: int) -> Any:
+    if isinstance(value, enum.Enum):
+        return known(value.value, column, depth + 1)
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(value)
+    if isinstance(value, (int, float, decimal.Decimal)):
+        return next(kind(value) for kind in (int, float, decimal.Decimal) if isinstance(value, kind))
+    if isinstance(value, (datetime.date, datetime.time, datetime.timedelta)):
+        return _time(value)
+    if isinstance(value, uuid.UUID):
+        return str(value)
+    if isinstance(value, os.PathLike):
+        return os.fsdecode(value)
+    if hasattr(type(value), "__array__"):  # tensors and quantities
+        import numpy as np
+
+        return _numpy(np.asarray(value), column, depth + 1)
+    raise _no_place(value, column)
+
+
+def _time(value: datetime.date | datetime.time | datetime.timedelta) -> Any:
+    """The value without its subclass."""
+    if isinstance(value, datetime.timedelta):
+        return datetime.timedelta(value.days, value.seconds, value.microseconds)
+    if isinstance(value, datetime.time):
+        return datetime.time(value.hour, value.minute, value.second, value.microsecond, value.tzinfo)
+    if isinstance(value, datetime.datetime):
+        clock = datetime.time(value.hour, value.minute, value.second, value.microsecond, value.tzinfo, fold=value.fold)
+        return datetime.datetime.combine(datetime.date(value.year, value.month, value.day), clock)
+    return datetime.date(value.year, value.month, value.day)
+
+
+def _no_place(value: Any, column: str, more: str = "") -> SchemaError:
+    name = type_name(value)
+    hint = more or ": return text, numbers, dates, lists, mappings or a dataframe"
+    return SchemaError(
+        f"Column {column!r}: a value of type {name} has no place in a table{hint}.", column=column, types=(name, ""), value=name
+    )

@@ -1,0 +1,129 @@
+"""Who is to blame when a child died: a pure function of what is known."""
+
+from __future__ import annotations
+
+import math
+import signal
+from dataclasses import dataclass
+from typing import Any
+
+from dcompute.records import Kind
+from dcompute.worker.journal import Figures, Header, Measured, MemoryMeasured
+
+#: A child killed by nobody we know at this share of its limit died of memory.
+NEAR_LIMIT = 0.8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Death:
+    """What is known of a child that died."""
+
+    header: Header  #: of its journal, read after its death
+    killed_for: str | None = None  #: ``timeout``, ``memory``, ``stop``, ``lost`` where the worker killed it
+    exit_code: int | None = None
+    signal: int | None = None
+    guardian_died: bool = False
+    oom_killed: bool = False  #: the kernel's counter rose meanwhile
+    peak_memory: int = 0  #: bytes, of its tree, as looked at
+    memory_limit: int | None = None
+    timeout: float | None = None
+    at: float = 0.0  #: ``time.monotonic()`` of its death
+    idempotent: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What the successor is told. Nobody is convicted where there is no failure."""
+
+    index: int  #: of the (first) item at work
+    last: int  #: of the last one, in a group
+    failure: dict[str, Any] | None = None
+    figures: Figures | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """For the message to the successor; a number that is not known is None there."""
+        figures = None if self.figures is None else [None if _is_nan(value) else value for value in self.figures]
+        return {"index": self.index, "last": self.last, "failure": self.failure, "figures": figures}
+
+
+def judge(death: Death) -> Verdict | None:
+    """The verdict; None where no item was at work, or the worker stopped the child itself.
+
+    A group is never convicted, nor one item for its memory in a child that made other calls before: their items are executed again, one by one.
+    """
+    header = death.header
+    if not header.at_work or death.killed_for == "stop":
+        return None
+    kind = _kind(death)
+    innocent = kind is Kind.INFRASTRUCTURE or (kind is Kind.MEMORY and header.calls > 0)
+    if header.last > header.index or (innocent and death.idempotent):
+        return Verdict(index=header.index, last=header.last)
+    duration = max(0.0, death.at - header.started)
+    figures = Figures(
+        duration=duration,
+        cpu_user=math.nan,
+        cpu_system=math.nan,
+        measured=Measured.ITEM,
+        peak_memory=death.peak_memory or None,
+        memory_measured=MemoryMeasured.TREE if death.peak_memory else MemoryMeasured.UNKNOWN,
+    )
+    return Verdict(index=header.index, last=header.last, failure=_failure(death, kind, duration), figures=figures)
+
+
+def _kind(death: Death) -> Kind:
+    if death.killed_for == "timeout":
+        return Kind.TIMEOUT
+    if death.killed_for == "memory":
+        return Kind.MEMORY
+    if death.guardian_died:
+        return Kind.INFRASTRUCTURE
+    near = death.memory_limit is not None and death.peak_memory >= NEAR_LIMIT * death.memory_limit
+    if death.signal == signal.SIGKILL and death.killed_for is None and (death.oom_killed or near):
+        return Kind.MEMORY
+    return Kind.CRASH
+
+
+def _failure(death: Death, kind: Kind, duration: float) -> dict[str, Any]:
+    error, message = _words(death, kind, duration)
+    own = kind is Kind.CRASH
+    return {
+        "kind": kind.value,
+        "error": error,
+        "bases": [],
+        "message": message,
+        "exit_code": death.exit_code if own else None,
+        "signal": death.signal if own else None,
+        "traceback": "",
+    }
+
+
+def _words(death: Death, kind: Kind, duration: float) -> tuple[str, str]:
+    if kind is Kind.TIMEOUT:
+        return "timeout", f"killed after {duration:.3g} s: its timeout is {death.timeout:g} s"
+    if kind is Kind.MEMORY:
+        held = f"at {_mib(death.peak_memory)}" if death.peak_memory else "by the kernel"
+        limit = f": its limit is {_mib(death.memory_limit)}, for its process and all below it" if death.memory_limit else ""
+        return "memory", f"killed {held}{limit}"
+    if kind is Kind.INFRASTRUCTURE:
+        return "guardian died", "its process was killed because the process above it was"
+    if death.killed_for == "lost":
+        return "connection lost", "it closed the connection of its process to the worker (by exec, or by closing all files)"
+    if death.signal is not None:
+        name = _signal_name(death.signal)
+        return name, f"its process was ended by signal {death.signal} ({name})"
+    return f"exit code {death.exit_code}", f"its process exited with code {death.exit_code}"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _mib(size: int | None) -> str:
+    return f"{(size or 0) / (1 << 20):.0f} MiB"
+
+
+def _is_nan(value: object) -> bool:
+    return isinstance(value, float) and math.isnan(value)

@@ -1,0 +1,222 @@
+"""The storages pass the kit, and say what is wrong in words a user can act on."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import pytest
+
+from dcompute.dataset.disk import Disk, rename_exclusively
+from dcompute.dataset.remote import Objects
+from dcompute.dataset.store import Store
+from dcompute.errors import StoreError
+from dcompute.testing import Fault, FaultStore, StoreTests
+
+
+class TestLocal(StoreTests):
+    @pytest.fixture
+    def store(self, tmp_path):
+        return Store.at(tmp_path / "of" / "mine")
+
+
+class TestMemory(StoreTests):
+    @pytest.fixture
+    def store(self):
+        return Store.at(f"memory://{uuid.uuid4().hex}/mine")
+
+
+class TestFaultStoreWithoutFaults(StoreTests):
+    @pytest.fixture
+    def store(self):
+        return FaultStore(Store.at(f"memory://{uuid.uuid4().hex}/mine"))
+
+    def test_travels(self, store):
+        """A storage with a fault table stays where its test is."""
+
+
+class TestLocalWithoutHardLinks(StoreTests):
+    """A local disk on which os.link is refused: a rename that never replaces stands in."""
+
+    @pytest.fixture
+    def store(self, tmp_path):
+        store = Store.at(tmp_path / "mine")
+        store._backend = Disk(store.url, link=rename_exclusively)
+        return store
+
+
+class S3Files:
+    """A conditional write as s3fs 2026.9 does it: what exists is EINVAL, like much else."""
+
+    def __init__(self, folder):
+        self.disk = Disk(str(folder))
+
+    def cat_file(self, path):
+        return self.disk.read(path)
+
+    def exists(self, path):
+        return self.disk.exists(path)
+
+    def info(self, path):
+        return {"size": self.disk.size(path)}
+
+    def ls(self, path, detail):
+        found = self.disk.names(path)
+        if not found:
+            raise FileNotFoundError(path)
+        return [{"name": name, "type": "file"} for name in found]
+
+    def pipe_file(self, path, data, mode="overwrite"):
+        if mode == "overwrite":
+            self.disk.write(path, data)
+            return
+        try:
+            self.disk.create(path, data)
+        except FileExistsError:
+            raise OSError(22, "At least one of the pre-conditions you specified did not hold") from None
+
+    def put_file(self, local, path):
+        self.disk.upload(str(local), path)
+
+    def rm_file(self, path):
+        self.disk.remove([path])
+
+    def invalidate_cache(self, path=None):
+        pass
+
+
+class TestLikeS3(StoreTests):
+    @pytest.fixture
+    def store(self, tmp_path):
+        store = Store("s3://bucket/mine", "s3", {"secret": "secret"})
+        store._backend = Objects(S3Files(tmp_path), "bucket/mine")
+        return store
+
+
+def test_error_of_object_store_that_is_not_the_condition_is_an_error(tmp_path):
+    """EINVAL for a name that is not there says nothing about the name."""
+
+    class Strict(S3Files):
+        def pipe_file(self, path, data, mode="overwrite"):
+            raise OSError(22, "The provided token is malformed")
+
+    store = Store("s3://bucket/mine", "s3", {})
+    store._backend = Objects(Strict(tmp_path), "bucket/mine")
+    with pytest.raises(StoreError, match="malformed"):
+        store.create("log/1", b"x")
+
+
+def test_storage_that_ignores_the_condition_is_refused(tmp_path):
+    """A server that overwrites in spite of the condition is found out by the proof, which leaves no probe behind."""
+
+    class Careless(S3Files):
+        def pipe_file(self, path, data, mode="overwrite"):
+            self.disk.write(path, data)
+
+    store = Store("s3://bucket/mine", "s3", {})
+    store._backend = Objects(Careless(tmp_path), "bucket/mine")
+    with pytest.raises(StoreError, match="takes exclusive creation and ignores it"):
+        store.prove()
+    assert store.names("") == []
+
+
+@pytest.mark.parametrize("url", ["ftp://host/x", "https://host/x", "simplecache::s3://b/x", "hdfs://x/y"])
+def test_unproven_storages_are_refused(url):
+    """A storage whose exclusive creation nobody has proved is refused before anything is written."""
+    with pytest.raises(StoreError, match="dataset"):
+        Store.at(url)
+
+
+@pytest.mark.parametrize("url", ["s3://me:hunter2@bucket/x", "s3://bucket/x?token=hunter2"])
+def test_secrets_in_a_url_are_refused_and_not_repeated(url):
+    """A URL with a password or token is refused, in words that do not show it."""
+    with pytest.raises(StoreError, match="storage_options") as caught:
+        Store.at(url)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_local_paths_are_absolute(tmp_path, monkeypatch):
+    """A relative path, ~ and file:// are the same absolute place for driver and workers."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    expected = str(tmp_path / "x")
+    assert [Store.at(given).url for given in ("x", "./x", "~/x", "no/../x", f"file://{expected}", Path("x"))] == [expected] * 6
+
+
+def test_folder_that_is_a_file_is_explained(tmp_path):
+    """A dataset below a file is a storage error that names the place."""
+    (tmp_path / "data.csv").write_text("a,b")
+    store = Store.at(tmp_path / "data.csv")
+    with pytest.raises(StoreError, match=r"data\.csv"):
+        store.prove()
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a place that nobody can write")
+def test_read_only_place_is_explained():
+    """A place that cannot be written is a storage error that says what to do."""
+    with pytest.raises(StoreError, match="could not create /proc/nowhere"):
+        Store.at("/proc/nowhere/ds").prove()
+
+
+def test_file_system_without_links_and_renames_is_refused(tmp_path):
+    """Neither way of exclusive creation: refused, and nothing is left."""
+
+    def neither(temporary, path):
+        raise StoreError("the file system has neither")
+
+    store = Store.at(tmp_path / "mine")
+    store._backend = Disk(store.url, link=neither)
+    with pytest.raises(StoreError, match="neither"):
+        store.create("log/1", b"x")
+    assert os.listdir(tmp_path / "mine" / "log") == []
+
+
+def test_repeated_link_of_a_network_file_system_is_ones_own(tmp_path):
+    """A link that was made and then answered with "exists", as NFS may, is a success; somebody else's is not."""
+    from dcompute.dataset.disk import claim
+
+    (tmp_path / "temporary").write_text("mine")
+    os.link(tmp_path / "temporary", tmp_path / "final")
+    claim(str(tmp_path / "temporary"), str(tmp_path / "final"))
+    (tmp_path / "other").write_text("theirs")
+    with pytest.raises(FileExistsError):
+        claim(str(tmp_path / "other"), str(tmp_path / "final"))
+
+
+def test_nothing_temporary_stays(tmp_path):
+    """Won, lost and replaced files leave nothing but what has a name, and listings never show what is being written."""
+    store = Store.at(tmp_path)
+    store.create("log/1", b"x")
+    with pytest.raises(FileExistsError):
+        store.create("log/1", b"y")
+    store.write("log/2", b"z")
+    (tmp_path / "log" / ".tmp-dead").write_bytes(b"half")
+    assert store.names("log") == ["log/1", "log/2"]
+    assert sorted(os.listdir(tmp_path / "log")) == [".tmp-dead", "1", "2"]
+
+
+def test_faults_come_as_the_table_says():
+    """A row skips, then fails, before or after the work is done."""
+    inner = Store.at(f"memory://{uuid.uuid4().hex}")
+    store = FaultStore(inner, [Fault("create", "a/*", skip=1), Fault("create", "b", how="after"), Fault("names", how="torn")])
+    store.create("a/1", b"")
+    with pytest.raises(StoreError):
+        store.create("a/2", b"")
+    assert not inner.exists("a/2")
+    with pytest.raises(StoreError):
+        store.create("b", b"")
+    assert inner.exists("b")
+    store.create("a/2", b"")
+    assert store.names("a") == ["a/1"]
+    assert store.names("a") == ["a/1", "a/2"]
+
+
+def test_storage_costs_no_heavy_import():
+    """Local storage needs neither fsspec nor pyarrow: a worker's first file is not held up by them."""
+    code = (
+        "import sys; from dcompute.dataset.writer import Writer; print({'fsspec', 'pyarrow', 'pandas', 'distributed'} & set(sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
