@@ -179,7 +179,9 @@ def _store(dataset: Any) -> Store:
     try:
         return Store.at(dataset)
     except TypeError as error:
-        raise StoreError(f"dataset={dataset!r} is no path and no URL: say where the outcomes go, such as 'results' or 's3://lab/flux'") from error
+        raise StoreError(
+            f"dataset={dataset!r} is no path and no URL: say where the outcomes go, such as 'results' or 's3://lab/flux'"
+        ) from error
 
 
 def _spec(
@@ -214,7 +216,9 @@ def _schema_text(schema: Any) -> str | None:
         return None
     import pyarrow as pa
 
-    declared: pa.Schema = schema if isinstance(schema, pa.Schema) else pa.schema(list(schema.items()) if isinstance(schema, Mapping) else schema)
+    declared: pa.Schema = (
+        schema if isinstance(schema, pa.Schema) else pa.schema(list(schema.items()) if isinstance(schema, Mapping) else schema)
+    )
     return to_text(declared)
 
 
@@ -223,6 +227,6 @@ def _again() -> str:
     main = getattr(sys.modules.get("__main__"), "__file__", None)
     if main is None:
         return "run the same line again"
-    script = Path(sys.argv[0]).name if sys.argv and sys.argv[0] else Path(main).name
-    command = shlex.join([script, *sys.argv[1:]]) if sys.argv and not script.endswith(".py") else shlex.join(["python", script, *sys.argv[1:]])
-    return f"run the same line again: {command}"
+    script = Path(sys.argv[0] or main).name
+    words = ["python", script] if script.endswith(".py") else [script]
+    return f"run the same line again: {shlex.join([*words, *sys.argv[1:]])}"

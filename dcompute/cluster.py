@@ -174,17 +174,19 @@ def _open_client(address: str, security: Any) -> Client:
 def _start_local(workers: int | None) -> Connection:
     """In-process workers: no main guard is needed, and the items have children of their own."""
     from dask.system import CPU_COUNT
-    from distributed import Client, LocalCluster
+    from distributed import Client, Scheduler, SpecCluster, Worker
 
     local = settings().local
     threads = workers or local.threads or CPU_COUNT
-    cluster = LocalCluster(
-        n_workers=local.workers or 1,
-        threads_per_worker=threads,
-        processes=False,
-        memory_limit=0,
-        dashboard_address=None,
-        worker_dashboard_address=None,
+    # LocalCluster would have the web servers of scheduler and workers listen on every interface
+    web = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
+    cluster = SpecCluster(
+        scheduler={"cls": Scheduler, "options": {"protocol": "inproc://", **web}},
+        workers={
+            number: {"cls": Worker, "options": {"protocol": "inproc://", "nthreads": threads, "memory_limit": 0, **web}}
+            for number in range(local.workers or 1)
+        },
         silence_logs=logging.ERROR,
+        name="dcompute",
     )
     return Connection(Client(cluster, set_as_default=False, name="dcompute"), local=cluster)

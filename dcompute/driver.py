@@ -39,6 +39,8 @@ FLUSH_SECONDS = 2.0
 STORE_SECONDS = 60.0
 #: Seconds between two looks at what the cluster offers.
 LOOK_SECONDS = 1.0
+#: Lost tasks that rewrite batches, in one run, after which it ends.
+LOSSES = 5
 #: Messages taken from the queue before time-driven work gets its turn.
 MESSAGES = 1000
 
@@ -58,6 +60,8 @@ class Driver(threading.Thread):
         self._cancel_reason: str | None = None
         self._over: w.End | None = None
         self._store_failed_at: float | None = None
+        self._rewrites: dict[int, w.Settled] = {}  # by the batch number that stands for theirs
+        self._rewrites_lost = 0
 
     @classmethod
     def started(cls, assignment: Assignment) -> Driver:
@@ -71,7 +75,7 @@ class Driver(threading.Thread):
                 register(driver.join)
         return driver
 
-    # -- what others call ------------------------------------------------------------------------------------------------------------
+    # -- what others call --------------------
 
     def cancel(self, reason: str) -> None:
         """End the run; returns at once."""
@@ -103,7 +107,7 @@ class Driver(threading.Thread):
             if over:
                 return
 
-    # -- the life of a run -----------------------------------------------------------------------------------------------------------
+    # -- the life of a run --------------------
 
     def run(self) -> None:
         """Drive the run to its end; what goes wrong is in :attr:`error`."""
@@ -162,7 +166,7 @@ class Driver(threading.Thread):
         try:
             self._feed(self._placing.capacity(self._window.classes))
             self._feed(first)
-            while self._over is None:
+            while self._over is None or self._rewrites:
                 self._receive()
                 self._keep_time()
         except DcomputeError:
@@ -205,7 +209,7 @@ class Driver(threading.Thread):
         except StoreError as error:
             log.warning("the dataset could not be closed: %s", error, extra={"action": "close_failed"})
 
-    # -- messages from other threads ---------------------------------------------------------------------------------------------------
+    # -- messages from other threads --------------------
 
     def _post(self, act: Callable[..., None], *args: Any) -> None:
         self._messages.put(lambda: act(*args))
@@ -233,7 +237,7 @@ class Driver(threading.Thread):
         if self._cancel_reason is not None:
             raise RunCancelled(f"the run was cancelled while it waited for the dataset: {self._cancel_reason}")
 
-    # -- the loop ------------------------------------------------------------------------------------------------------------------------
+    # -- the loop --------------------
 
     def _receive(self) -> None:
         now = time.monotonic()
@@ -292,10 +296,13 @@ class Driver(threading.Thread):
             f"the scheduler at {self._placing.address} is gone. What was committed stays; start a cluster and {self.assignment.again}"
         )
 
-    # -- instructions ----------------------------------------------------------------------------------------------------------------------
+    # -- instructions --------------------
 
     def _feed(self, event: w.Event | None) -> None:
         """Tell the window an event, and carry out what follows; answers of that are events again."""
+        if isinstance(event, w.Ended | w.Lost) and event.batch in self._rewrites:
+            self._rewritten(event)
+            return
         if event is None or self._over is not None:
             return
         self._events.append(event)
@@ -341,9 +348,27 @@ class Driver(threading.Thread):
         if self._ledger.fits(settled.receipt):
             self._ledger.settle(settled)
         else:
-            self._ledger.rewrite(settled)
+            self._rewrites[self._window.allot()] = settled
+            self._ledger.make_room(settled.receipt)
+            self._rewrite(max(self._rewrites), 0)
 
-    # -- the end -----------------------------------------------------------------------------------------------------------------------------
+    def _rewrite(self, number: int, again: int) -> None:
+        self._flights.rewrite(number, self._rewrites[number].receipt.batch, self._ledger.schema, again=again)
+
+    def _rewritten(self, event: w.Ended | w.Lost) -> None:
+        """The window has settled these items already: what is left to do is their commit."""
+        if isinstance(event, w.Lost):
+            self._rewrites_lost += 1
+            if self._rewrites_lost > LOSSES:
+                raise ClusterError(
+                    f"a batch could not be rewritten: {self._rewrites_lost} tasks were lost. To go on, {self.assignment.again}"
+                )
+            self._rewrite(event.batch, self._rewrites_lost)
+            return
+        self._flights.forget(event.batch)
+        self._standing.misfits += self._ledger.settle_rewritten(self._rewrites.pop(event.batch), event.batch, event.receipt)
+
+    # -- the end --------------------
 
     def _salvage(self) -> None:
         """After an error: what workers have written counts as far as this driver may still commit it."""

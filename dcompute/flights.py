@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from dcompute.graph import Packed, Placement, batch_task, pack_values
+from dcompute.graph import Packed, Placement, batch_task, pack_values, rewrite_task
 from dcompute.records import BatchSpec, Receipt, RunSpec, batch_id, split_batch_id
 from dcompute.window import Ended, Lost, SetupFailed, Started
 
@@ -78,10 +78,15 @@ class Flights:
         # a name of its own for each time it goes out: the scheduler may still know the task that was lost
         key = f"{self._spec.workload}-{self._spec.run}-{send.number}-{send.again}"
         self._forget(send.number)
-        future = self._connection.compute(batch_task(self._packed, spec, placement, key=key))
-        self._flights[send.number] = Flight(spec=spec, future=future, again=send.again)
-        number, again = send.number, send.again
-        future.add_done_callback(lambda _: self._landed(number, again))
+        self._follow(send.number, spec, batch_task(self._packed, spec, placement, key=key), send.again)
+
+    def rewrite(self, number: int, old: str, schema: str | None, *, again: int = 0) -> None:
+        """Have a written batch that does not join the schema rewritten under another number."""
+        new = batch_id(self._spec.run, self._epoch, number)
+        key = f"{self._spec.workload}-rewrite-{self._spec.run}-{number}-{again}"
+        self._forget(number)
+        spec = BatchSpec(id=new, keys=(), attempts=(), fingerprints=(), values=b"")
+        self._follow(number, spec, rewrite_task(self._packed, old, new, schema, key=key), again)
 
     def drop(self, number: int) -> None:
         """Cancel the task of a batch; its worker kills the child and writes what is finished."""
@@ -122,6 +127,11 @@ class Flights:
             case "receipt":
                 return self._answered(number, flight, {"receipt": message.get("receipt")})
         return None
+
+    def _follow(self, number: int, spec: BatchSpec, task: Any, again: int) -> None:
+        future = self._connection.compute(task)
+        self._flights[number] = Flight(spec=spec, future=future, again=again)
+        future.add_done_callback(lambda _: self._landed(number, again))
 
     def _number(self, message: Mapping[str, Any]) -> int | None:
         try:

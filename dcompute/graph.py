@@ -6,6 +6,7 @@ user code is opened in the worker's children only.
 
 from __future__ import annotations
 
+import functools
 import pickle
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from dcompute.records import BatchSpec, Request, RunSpec
 from dcompute.worker.batch import run_batch
 from dcompute.worker.delayed import run_delayed
 from dcompute.worker.probe import probe
+from dcompute.worker.rewrite import rewrite_batch
 
 if TYPE_CHECKING:
     from dcompute.workload import Workload
@@ -100,9 +102,23 @@ def probe_task(run: Packed, token: str, *, worker: str, key: str) -> Any:
         return delayed(probe, pure=False, traverse=False)(run.payload, token, dask_key_name=key)
 
 
+def rewrite_task(run: Packed, old: str, new: str, schema: str | None, *, key: str) -> Any:
+    """A delayed rewrite of a written batch, which any worker can do: no user code is loaded."""
+    with annotated(Placement(resources={}, priority=1_000_000), {"batch": new}):
+        return delayed(rewrite_batch, pure=False, traverse=False)(run.payload, old, new, schema, dask_key_name=key)
+
+
 def delayed_call(workload: Workload, value: Any) -> Any:
     """A delayed call of a workload for a user's own graph, with the workload's annotations."""
     refuse_fusing()
+    request = workload.request()
+    with annotated(Placement(resources=_declared_needs(request), priority=request.priority), {"workload": workload.name}):
+        return delayed(run_delayed, pure=False)(_call_spec(workload), value, memory=request.memory, cpus=request.cpus)
+
+
+@functools.lru_cache(maxsize=64)
+def _call_spec(workload: Workload) -> bytes:
+    """The description of a workload's calls, one for all of them: a child serves one run, and stays warm from call to call."""
     code, code_digest, params_digest = pack(workload, {})
     spec = RunSpec(
         run=new_run_id(),
@@ -115,15 +131,17 @@ def delayed_call(workload: Workload, value: Any) -> Any:
         timeout=workload.timeout,
         setup_timeout=settings().worker.setup_timeout,
     )
-    request = workload.request()
-    with annotated(Placement(resources=_declared_needs(request), priority=request.priority), {"workload": workload.name}):
-        call = delayed(run_delayed, pure=False)
-        return call(pickle.dumps(spec, protocol=pickle.HIGHEST_PROTOCOL), value, memory=request.memory, cpus=request.cpus)
+    return pickle.dumps(spec, protocol=pickle.HIGHEST_PROTOCOL)
 
 
 def _declared_needs(request: Request) -> dict[str, float]:
     """What differs from the defaults: a plain graph has no driver that counts what nobody declares."""
-    wanted = {"CPU": 0.0 if request.cpus == 1 else request.cpus, "GPU": request.gpus, "MEMORY": request.memory or 0, **dict(request.resources)}
+    wanted = {
+        "CPU": 0.0 if request.cpus == 1 else request.cpus,
+        "GPU": request.gpus,
+        "MEMORY": request.memory or 0,
+        **dict(request.resources),
+    }
     return {name: amount for name, amount in wanted.items() if amount}
 
 

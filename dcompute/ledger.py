@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -16,10 +17,14 @@ from dcompute.errors import DatasetCorruptError
 from dcompute.keys import item_seed
 from dcompute.records import ATTEMPT_COLUMNS, FAILED, SUCCEEDED, Failure, Item, ItemKey, Kind, Outcome, Receipt, Request, RunSpec, batch_id
 from dcompute.window import Record, Send, Settled, Try
+from dcompute.worker.rewrite import Rewriter, schema_after
 
 if TYPE_CHECKING:
     from dcompute.dataset.writer import Writer
     from dcompute.retry import Retry
+
+#: Batch numbers from here on are for what is rewritten while earlier epochs are adopted; the window's begin at 1 and never come so far.
+_ADOPTING = 90_000_000
 
 
 class Ledger:
@@ -49,7 +54,11 @@ class Ledger:
     @classmethod
     def opened(cls, writer: Writer, spec: RunSpec, retry: Retry) -> Ledger:
         """The ledger of a run that begins: what earlier drivers left is adopted, and what they can never know is recorded."""
-        adopted = writer.adopt(read_mark, lambda kind, attempt: is_final(retry, kind, attempt), join=join)
+        numbers = itertools.count(_ADOPTING)
+        rewriter = Rewriter(writer.store, lambda: batch_id(spec.run, writer.epoch, next(numbers)))
+        adopted = writer.adopt(
+            read_mark, lambda kind, attempt: is_final(retry, kind, attempt), join=rewriter.join, rewrite=rewriter.rewrite
+        )
         info = RunInfo(run=spec.run, version=spec.version, params_digest=spec.params_digest, code_digest=spec.code_digest, seed=spec.seed)
         writer.commit([info])
         ledger = cls(writer, spec)
@@ -101,6 +110,18 @@ class Ledger:
                 stands_for=receipt.stands_for,
             )
         )
+
+    def make_room(self, receipt: Receipt) -> None:
+        """Join what can be joined of a batch that is rewritten now, so that it joins when it comes, whatever is settled meanwhile."""
+        self.schema = schema_after(self.schema, receipt.schema) if self._spec.schema is None else self.schema
+
+    def settle_rewritten(self, settled: Settled, number: int, receipt: Receipt) -> int:
+        """Take a rewritten batch into the next commit in place of the one it stands for; how many items it turned into failures."""
+        before = {failure.index for failure in settled.receipt.failures}
+        turned = tuple(failure.index for failure in receipt.failures if failure.index not in before)
+        final = tuple(sorted({*settled.final, *turned} - set(settled.left_out)))
+        self.settle(Settled(number, receipt, settled.left_out, final, settled.tries))
+        return len(turned)
 
     def record(self, record: Record) -> None:
         """Write outcomes that no worker could write, and take them into the next commit."""

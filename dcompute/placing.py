@@ -49,8 +49,12 @@ class Placing:
             slots={request: {offer.address: slots(request, offer, offers) for offer in offers} for request in classes},
             target=self._connection.target,
             largest_memory=max((memory_share(offer, whole=True) for offer in offers), default=None),
-            share=max((memory_share(offer) for offer in offers), default=None),
+            share=max((self._share(offer) for offer in offers), default=None),
         )
+
+    def _share(self, offer: WorkerOffer) -> int:
+        """Bytes that a call has on a worker where its class declares none: as many slots' shares as it asks for cores."""
+        return min(memory_share(offer, whole=True), int(memory_share(offer) * max(1.0, self._assignment.request.cpus)))
 
     def resources(self, request: Request) -> dict[str, float]:
         """What is annotated on the batches of a class: only names that workers declare."""
@@ -90,9 +94,7 @@ class Placing:
         """
         token = self._assignment.spec.run
         futures = {
-            address: self._connection.compute(
-                probe_task(self._assignment.packed, token, worker=address, key=f"probe-{token}-{number}")
-            )
+            address: self._connection.compute(probe_task(self._assignment.packed, token, worker=address, key=f"probe-{token}-{number}"))
             for number, address in enumerate(self._offers)
         }
         until = time.monotonic() + PROBE_SECONDS

@@ -303,10 +303,10 @@ def _as_it_is(value: Any) -> Any:
     return value
 
 
-def _amount(name: str, *, least: float = 0.0) -> Callable[[Any], float]:
+def _number(name: str, *, zero: bool = False) -> Callable[[Any], float]:
     def check(value: Any) -> float:
         good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        if not good or value < least or (value == least == 0 and name != "gpus"):
+        if not good or value < 0 or (value == 0 and not zero):
             raise WorkloadError(f"{name}={value!r}: say a number above 0, such as {name}=1")
         return float(value)
 
@@ -341,7 +341,7 @@ def _resources(value: Mapping[str, float] | None) -> tuple[tuple[str, float], ..
             raise WorkloadError(f"resources= has the name {name!r}: names are text")
         if name.upper() in OWN_NAMES:
             raise WorkloadError(f"resources={{{name!r}: ...}} has an argument of its own: {OWN_NAMES[name.upper()]}=")
-    return tuple(sorted((name, _amount(f"resources[{name!r}]")(amount)) for name, amount in (value or {}).items()))
+    return tuple(sorted((name, _number(f"resources[{name!r}]")(amount)) for name, amount in (value or {}).items()))
 
 
 def _whole(name: str, least: int | None) -> Callable[[Any], Any]:
@@ -392,8 +392,8 @@ def _idempotent(value: Any) -> bool:
 
 
 _CHECKS: dict[str, Callable[[Any], Any]] = {
-    "cpus": _amount("cpus"),
-    "gpus": _amount("gpus"),
+    "cpus": _number("cpus"),
+    "gpus": _number("gpus", zero=True),
     "memory": _memory,
     "resources": _resources,
     "timeout": _timeout,

@@ -254,7 +254,7 @@ def _assignment(workload: Any, inputs: Any, dataset: Any, given: Mapping[str, An
     if unknown:
         raise UsageError(f"{sorted(unknown)[0]}= is no option of dc.map")
     chosen = Options(**{name: value for name, value in given.items() if name in Options.__dataclass_fields__})
-    about = {"params": None, "key": None, "modules": (), "seed": 0, "name": None, "client": None}
+    about: dict[str, Any] = {"params": None, "key": None, "modules": (), "seed": 0, "name": None, "client": None}
     about |= {name: value for name, value in given.items() if name in about}
     return Assignment.of(workload, inputs, dataset, options=chosen, **about)
 

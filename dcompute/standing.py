@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dcompute.errors import DcomputeError, InitializerError, ItemError, RunCancelled, TooManyFailures
 from dcompute.progress import Snapshot
+from dcompute.records import Kind
 from dcompute.summary import Summary
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class Standing:
         self.state = "waiting"
         self.ledger: Ledger | None = None
         self.plan: Plan | None = None
+        self.misfits = 0  #: items that succeeded, and whose rows then did not fit the schema
         self._assignment = assignment
         self._window: Window | None = None
         self._flights: Flights | None = None
@@ -92,9 +94,9 @@ class Standing:
             dataset=self._assignment.store.url,
             workload=spec.workload,
             state=self.state,
-            succeeded=counts.succeeded if counts else 0,
-            failed=counts.failed if counts else 0,
-            failed_by_kind=dict(counts.failed_by_kind) if counts else {},
+            succeeded=counts.succeeded - self.misfits if counts else 0,
+            failed=counts.failed + self.misfits if counts else 0,
+            failed_by_kind=self._failed_by_kind(counts) if counts else {},
             skipped=planned.succeeded if planned else 0,
             skipped_failed=dict(planned.failed) if planned else {},
             doubled=planned.doubled if planned else 0,
@@ -105,6 +107,12 @@ class Standing:
             seconds=self._seconds if self._seconds is not None else time.monotonic() - self._began,
             left=max(0, counts.offered - counts.ended) if counts and self.state != "running" else 0,
         )
+
+    def _failed_by_kind(self, counts: Counts) -> dict[str, int]:
+        kinds = dict(counts.failed_by_kind)
+        if self.misfits:
+            kinds[Kind.PERMANENT] = kinds.get(Kind.PERMANENT, 0) + self.misfits
+        return kinds
 
     def _counts(self) -> Counts | None:
         return self._window.counts() if self._window is not None else None

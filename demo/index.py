@@ -25,7 +25,7 @@ def symbols(path: str, *, root: str, pause: float = 0.0) -> list[dict[str, objec
     path
         The file.
     root
-        The folder that module names start from.
+        The folder of the sources; the folders in it are where module names start.
     pause
         Seconds to sleep first; makes the demo long enough to kill it.
     """
@@ -37,7 +37,7 @@ def symbols(path: str, *, root: str, pause: float = 0.0) -> list[dict[str, objec
         warnings.simplefilter("ignore")  # old code has escapes that Python warns of; they are not what is asked for
         tree = ast.parse(source, path)
     file = Path(path).relative_to(root)
-    module = ".".join(file.with_suffix("").parts).removesuffix(".__init__")
+    module = ".".join(file.with_suffix("").parts[1:]).removesuffix(".__init__")
     lines = source.count(b"\n") + 1
     whole = _row(tree, name=module.rpartition(".")[2], qualified=module, kind="module", line=1, end=lines)
     return [{"file": file.as_posix(), "module": module, **row} for row in (whole, *_walk(tree, module))]

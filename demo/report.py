@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
-from damaged import DAMAGED
 from rich.console import Console
 from rich.markup import escape
 
 EXAMPLES = 3  # shown of each kind of failure, besides the planted ones
 SLOWEST = 5
+WORTH_A_RATE = 20  # files
+LONGEST = 96  # characters of a line about a failure
+WHERE = re.compile(r" \([^()]*, line \d+\)$")
 
 
 class Report:
@@ -38,7 +42,7 @@ class Report:
         say.print(f"[bold]Files[/bold]     {len(newest):,}: {succeeded:,} indexed, {len(newest) - succeeded:,} failed")
         say.print(f"[bold]Symbols[/bold]   {int(kinds.sum()):,}: {symbols}")
         summary = self.summary
-        if summary.executed and summary.seconds:
+        if summary.executed >= WORTH_A_RATE:
             say.print(
                 f"[bold]Rate[/bold]      {summary.executed / summary.seconds:,.0f} files/s, "
                 f"{summary.rows / summary.seconds:,.0f} symbols/s in this run of {summary.seconds:.1f} s"
@@ -51,7 +55,7 @@ class Report:
             say.print(f"  [red]{kind}[/red] {len(those)}")
             planted = those["item_key"].map(lambda key: Path(key).parent == self.source / "damaged")
             for row in those[planted].itertuples():
-                say.print(f"    {escape(self._line(row))} [dim](planted: {DAMAGED[Path(row.item_key).name][0]})[/dim]")
+                say.print(f"    {escape(self._line(row))} [dim](planted)[/dim]")
             for row in those[~planted].head(EXAMPLES).itertuples():
                 say.print(f"    {escape(self._line(row))}")
             more = int((~planted).sum()) - EXAMPLES
@@ -59,8 +63,10 @@ class Report:
                 say.print(f"    [dim]and {more} more of the library's own, made to be broken[/dim]")
 
     def _line(self, row: Any) -> str:
-        message = str(row.message).splitlines()[0] if row.message else ""
-        return f"{self._file(row.item_key)}: {row.error.rpartition('.')[2]}: {message[:90]}"
+        # A syntax error ends with the file and line that it is about; the file is named already.
+        message = WHERE.sub("", str(row.message).partition("\n")[0])
+        error = "" if row.error == row.kind else f"{row.error.rpartition('.')[2]}: "
+        return textwrap.shorten(f"{self._file(row.item_key)}: {error}{message}", LONGEST, placeholder=" ...")
 
     def _slowest(self, say: Console, newest: Any) -> None:
         say.print("[bold]Slowest[/bold]")

@@ -71,8 +71,8 @@ class DaskProcesses:
                 process.wait(10)
 
     def _start(self, *words: str) -> subprocess.Popen[bytes]:
-        log = (self.folder / f"{words[0]}-{len(self._started)}.log").open("wb")
-        process = subprocess.Popen([sys.executable, "-m", "dask", *words], stdout=log, stderr=log, cwd=self.folder)
+        with (self.folder / f"{words[0]}-{len(self._started)}.log").open("wb") as log:
+            process = subprocess.Popen([sys.executable, "-m", "dask", *words], stdout=log, stderr=log, cwd=self.folder)
         self._started.append(process)
         return process
 

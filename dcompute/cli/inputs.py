@@ -72,4 +72,8 @@ def _table(word: str) -> Any:
 def _files(words: Sequence[str]) -> Any:
     import dcompute as dc
 
-    return dc.files(list(words) if len(words) > 1 else words[0])
+    found = dc.files(list(words) if len(words) > 1 else words[0])
+    if not len(found):
+        # Nothing to do is no error in a program, but a pattern typed by a person was meant to match.
+        raise InputError(f"no file matches {' '.join(words[:3])}{' ...' if len(words) > 3 else ''}")
+    return found

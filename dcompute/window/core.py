@@ -164,7 +164,7 @@ class Core:
 
     def counts(self) -> Counts:
         """Where the items are."""
-        classes = self.queues.classes.values()
+        classes = list(self.queues.classes.values())
         over = self.end is not None and not self.out and not self.looking
         return Counts(
             offered=self.offered,

@@ -148,7 +148,7 @@ class Window:
         for batch in [batch for batch in core.out.values() if batch.allowed and present.isdisjoint(batch.allowed)]:
             # Its task may run nowhere else and would wait for ever.
             core.say(Drop(batch.number))
-            if batch.started:
+            if batch.started or not core.config.idempotent:
                 self._settler.lose(batch, Lost(batch.number, batch.worker))
             else:
                 core.wait(batch)

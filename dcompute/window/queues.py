@@ -47,8 +47,8 @@ class ItemClass:
 
     @property
     def count(self) -> int:
-        """All items that wait for a slot."""
-        batches = sum(len(batch.tries) for batch in self.waiting) + sum(map(len, self.pieces))
+        """All items that wait for a slot. Counts may be asked for from another thread, so lines are copied before they are walked."""
+        batches = sum(len(batch.tries) for batch in list(self.waiting)) + sum(map(len, list(self.pieces)))
         return batches + self.loose + len(self.alone)
 
     def offer(self, items: Sequence[Item]) -> None:

@@ -79,7 +79,7 @@ class Settler:
         if late:
             self._drop_settled()
         else:
-            self._cut_short(batch, batch.unheld(receipt), receipt)
+            self._cut_short(batch, batch.unheld(receipt))
 
     def _say(self, batch: Batch, receipt: Receipt, left_out: list[int], final: list[Failure], succeeded: int) -> None:
         core = self._core
@@ -146,7 +146,7 @@ class Settler:
 
     # -- what a receipt does not hold ------------------------------------------------------------------------------------------------
 
-    def _cut_short(self, batch: Batch, unheld: list[int], receipt: Receipt) -> None:
+    def _cut_short(self, batch: Batch, unheld: list[int]) -> None:
         """Items that a worker did not come to before it had to stop. The mark is there: they can go out under another id."""
         core = self._core
         rest = [index for index in unheld if not core.settled(batch.tries[index])]

@@ -9,6 +9,7 @@ import errno
 import itertools
 import json
 import os
+import socket
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
@@ -23,10 +24,10 @@ _MOST_BASES, _MOST_FRAMES = 32, 50
 
 _TRANSIENT_NUMBERS = frozenset(
     getattr(errno, name)
-    for name in ("EAGAIN", "ECONNABORTED", "ECONNREFUSED", "ECONNRESET", "EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN", "ENETRESET", "ENETUNREACH",
-                 "EPIPE", "ETIMEDOUT", "ESTALE", "EBUSY")
+    for name in ("EAGAIN", "ECONNABORTED", "ECONNREFUSED", "ECONNRESET", "EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN", "ENETRESET",
+                 "ENETUNREACH", "EPIPE", "ETIMEDOUT", "ESTALE", "EBUSY")
     if hasattr(errno, name)
-)  # fmt: skip
+) | {socket.EAI_AGAIN}  # fmt: skip
 # these libraries do not derive them from ConnectionError or TimeoutError
 _TRANSIENT_NAMES = frozenset(
     {

@@ -72,7 +72,7 @@ class GuardianHandle:
         here = Path(__file__).resolve().parent
         arguments = [str(here.parent), str(here), str(its.fileno()), str(os.getpid())]
         try:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: S603  this interpreter, with our own text
                 [sys.executable, "-I", "-S", "-c", guardian.BOOTSTRAP, *arguments],
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=(its.fileno(),), start_new_session=True, cwd="/",
             )  # fmt: skip
@@ -224,17 +224,21 @@ class Child:
 
     def wait(self, seconds: float, captures: Sequence[output.Capture | None]) -> list[Message]:
         """What it says within so many seconds, or as soon as it says something; its streams are drained meanwhile."""
-        if not self.channel.closed or self._open:
-            self._poll.poll(seconds * 1000)
-        else:
-            self.process.ended.wait(seconds)
-        self.drain(captures)
+        self.listen(seconds, captures)
         if self.channel.closed:
             return []
         messages = self.channel.receive()
         if self.channel.closed:
             self._poll.unregister(self.channel.fileno())
         return messages
+
+    def listen(self, seconds: float, captures: Sequence[output.Capture | None]) -> None:
+        """Wait until it says, prints or is something else, at most so many seconds, and take what it printed."""
+        if not self.channel.closed or self._open:
+            self._poll.poll(seconds * 1000)
+        else:
+            self.process.ended.wait(seconds)
+        self.drain(captures)
 
     def drain(self, captures: Sequence[output.Capture | None]) -> None:
         """Take what it printed."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dcompute.errors import ClusterError, InternalError, StoreError
+from dcompute.errors import InternalError, StoreError
 from dcompute.records import BatchSpec, Receipt, RunSpec
 from dcompute.worker import output, system
 from dcompute.worker.children import Child
@@ -160,7 +160,7 @@ class Executor:
                 if self._view.read().done == 0 and not self._verdicts:
                     self._drop(self._folder)
                     return Execution(setup_error=failure, cut_short=self._reason)
-            return self._finish()
+            return dataclasses.replace(self._finish(), setup_error=failure)
         except BaseException:
             self._drop(self._folder)
             raise
@@ -223,7 +223,9 @@ class Executor:
             text = f"the set-up took more memory than the slot has ({self._work.memory_limit} bytes)"
         else:
             ended = child.exit
-            text = "the set-up ended its process: " + (f"signal {ended.signal}" if ended and ended.signal else f"exit code {ended and ended.code}")
+            text = "the set-up ended its process: " + (
+                f"signal {ended.signal}" if ended and ended.signal else f"exit code {ended and ended.code}"
+            )
         return SetupFailure(text=text, log=self._log())
 
     def _log(self) -> str:
@@ -314,10 +316,9 @@ class Executor:
 
     def _bury(self, child: Child) -> None:
         """Wait until the child and all below it are gone, and take the last of what they printed."""
-        if child.exit is None and child.killed_for is None:
-            # its connection ended first: it is about to exit, or closed all its files
-            if not child.process.ended.wait(1.0):
-                child.kill("lost")
+        # where its connection ended first it is about to exit, or closed all its files
+        if child.exit is None and child.killed_for is None and not child.process.ended.wait(1.0):
+            child.kill("lost")
         waited = time.monotonic() + 30.0
         while child.exit is None and time.monotonic() < waited:
             child.process.ended.wait(TICK)
@@ -328,7 +329,7 @@ class Executor:
         """The child marked the end of its streams before it answered: take what stands before the marks."""
         limit = time.monotonic() + 5.0
         while not all(capture.ended for capture in self._captures) and time.monotonic() < limit and child.exit is None:
-            child.wait(TICK, self._captures)
+            child.listen(TICK, self._captures)
 
     def _judge(self) -> bool:
         """After a death: who is to blame. True where an item was at work."""
@@ -373,7 +374,7 @@ class Executor:
             except Died:
                 if last:
                     raise InternalError(
-                        f"the rows of batch {self._work.batch.id} cannot be written: the process that wrote them died twice ({self._child.exit})"
+                        f"the rows of batch {self._work.batch.id} cannot be written: two processes died of it ({self._child.exit})"
                     ) from None
                 continue
             return self._end(answer)
@@ -408,7 +409,10 @@ class Executor:
             self._give(child)
         whole = receipt.count >= len(self._work.batch) - len(self._work.batch.exclude)
         return Execution(
-            receipt=receipt, files=[(path, name) for path, name in answer["files"]], folder=folder, cut_short=None if whole else self._reason
+            receipt=receipt,
+            files=[(path, name) for path, name in answer["files"]],
+            folder=folder,
+            cut_short=None if whole else self._reason,
         )
 
     def _log_output(self) -> None:

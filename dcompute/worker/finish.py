@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import json
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +22,8 @@ _MEASURED_AS: dict[int, str | None] = {how: how.name.lower() for how in MemoryMe
 _MEASURED, _MEASURED_AS = ({int(number): name for number, name in names.items()} for names in (_MEASURED, _MEASURED_AS))
 _ITEM, _BATCH, _NOTHING = int(Measured.ITEM), int(Measured.BATCH), int(Measured.NOTHING)
 _TREE = int(MemoryMeasured.TREE)
-_NO_FAILURE: dict[str, Any] = {}
+# outcome, kind, error, message, traceback, exit code, signal
+_SUCCESS = (SUCCEEDED, None, None, None, None, None, None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +37,7 @@ class Surroundings:
     stdout: Mapping[int, str] = field(default_factory=dict)
     stderr: Mapping[int, str] = field(default_factory=dict)
     peaks: Mapping[int, int] = field(default_factory=dict)  #: bytes of the tree while an item was at work, as looked at
-    shared: Figures = Figures()  #: of the short items
+    shared: Figures = field(default_factory=Figures)  #: of the short items
 
 
 class Finisher:
@@ -69,47 +72,49 @@ class Finisher:
         parts = Parts(self._folder, self._run, self._batch, execution)
         found: dict[int, tuple[Any, ...]] = {}
         failures: list[Failure] = []
-        for record in journal.records():
-            if record.index in found:
-                continue
-            found[record.index] = self._row(record, parts, failures)
-        if not found:
-            return None
-        order = sorted(found)
-        receipt = parts.finish([found[index] for index in order], failures=failures, holds=ranges(order), **times)
+        with _no_collection():
+            for record in journal.records():
+                if record.index not in found:
+                    found[record.index] = self._row(record, parts, failures)
+            if not found:
+                return None
+            order = sorted(found)
+            receipt = parts.finish([found[index] for index in order], failures=failures, holds=ranges(order), **times)
         return receipt, parts.files
 
     def _row(self, record: Record, parts: Any, failures: list[Failure]) -> tuple[Any, ...]:
-        index, succeeded = record.index, record.succeeded
-        if succeeded:
-            number = parts.add(index, rows.decode(record.payload), len(record.payload))
-            failure = _NO_FAILURE
-        else:
-            number, failure = 0, json.loads(record.payload)
-            failures.append(_failure(index, failure))
+        index, succeeded, started, figures, metrics, payload = record
         run, batch, around = self._run, self._batch, self._around
-        key, figures = batch.keys[index], self._figures(record)
-        duration, user, system, measured, peak, read, written, wait, leftovers, how = figures
-        nothing = measured == _NOTHING
+        if succeeded:
+            number, outcome = parts.add(index, rows.decode(payload), len(payload)), _SUCCESS
+        else:
+            failure = _failure(index, json.loads(payload))
+            failures.append(failure)
+            number, outcome = 0, _columns(failure)
+        key = batch.keys[index]
+        duration, user, system, measured, peak, read, written, wait, leftovers, how = figures = self._figures(index, figures)
+        limit = None
+        if measured == _NOTHING:
+            user = system = None
+        else:
+            limit = bottleneck(figures, around.memory_limit)
+            if user != user:  # not a number: the process was killed, and nobody knows
+                user = system = None
         return (
-            key.text, key.kind, batch.attempts[index], batch.fingerprints[index], run.params_digest, run.code_digest, run.version,
-            SUCCEEDED if succeeded else FAILED, failure.get("kind"), failure.get("error"), failure.get("message"),
-            failure.get("traceback") or None, failure.get("exit_code"), failure.get("signal"),
-            around.stdout.get(index), around.stderr.get(index),
-            record.started, duration, None if nothing or user != user else user, None if nothing or system != system else system,  # noqa: PLR0124  not a number: not known
-            peak, read, written, wait,
-            _MEASURED[measured], _MEASURED_AS[how], None if nothing else bottleneck(figures, around.memory_limit),
-            record.metrics.decode() or None, leftovers, number, around.host, around.worker, around.pid,
-            batch.id, run.run, run.workload, item_seed(run.seed, key),
+            *key, batch.attempts[index], batch.fingerprints[index], run.params_digest, run.code_digest, run.version,
+            *outcome, around.stdout.get(index), around.stderr.get(index),
+            started, duration, user, system, peak, read, written, wait,
+            _MEASURED[measured], _MEASURED_AS[how], limit, metrics.decode() or None, leftovers, number,
+            around.host, around.worker, around.pid, batch.id, run.run, run.workload, item_seed(run.seed, key),
         )  # fmt: skip
 
-    def _figures(self, record: Record) -> Figures:
-        figures, shared = record.figures, self._around.shared
+    def _figures(self, index: int, figures: Figures) -> Figures:
+        shared = self._around.shared
         if figures[3] == _NOTHING:
             return figures
         if figures[3] == _BATCH:
             figures = Figures._make((*figures[:4], shared[4], shared[5], shared[6], shared[7], figures[8], shared[9]))
-        tree = self._around.peaks.get(record[0])
+        tree = self._around.peaks.get(index)
         if tree is not None and tree > (figures.peak_memory or 0):
             return figures._replace(peak_memory=tree, memory_measured=_TREE)
         return figures
@@ -127,3 +132,20 @@ def _failure(index: int, failure: Mapping[str, Any]) -> Failure:
         traceback=failure["traceback"],
     )
 
+
+def _columns(failure: Failure) -> tuple[Any, ...]:
+    return (
+        FAILED, failure.kind, failure.error, failure.message, failure.traceback or None, failure.exit_code, failure.signal,
+    )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Thousands of rows are made and none is garbage: looking for it would take a third of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

@@ -81,7 +81,8 @@ class Loop:
         self._journal.set_state(State.EXECUTING)
         last = -1
         try:
-            for last in self._calls(first, singles, pending):
+            for index in self._calls(first, singles, pending):
+                last = index
                 if self._journal.is_stopped:
                     break
         finally:

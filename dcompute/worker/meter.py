@@ -38,14 +38,16 @@ _getrusage = resource.getrusage
 def bottleneck(figures: Figures, memory_limit: int | None = None) -> str:
     """What held an attempt up.
 
-    ``cpu``: it computed for at least 70 % of its duration (one core). Else ``io``: it waited for block devices for at least 30 %, or moved
-    more than 100 MB a second. Else ``memory``: its peak reached 80 % of its limit. Else ``mixed``: it waited for the network, a lock, a sleep,
-    or nothing dominates.
+    ``cpu``: it computed for at least 70 % of its duration (one core). Else ``io``: it waited for block devices for at least 30 %, or
+    moved 100 MB a second or more. Else ``memory``: its peak reached 80 % of its limit. Else ``mixed``: it waited for the network, a lock,
+    a sleep, or nothing dominates.
     """
     if figures.duration <= 0:
         return "mixed"
     moved = (figures.bytes_read or 0) + (figures.bytes_written or 0)
-    return _rule(figures.duration, figures.cpu_user + figures.cpu_system, figures.io_wait or 0.0, moved, figures.peak_memory or 0, memory_limit or 0)
+    return _rule(
+        figures.duration, figures.cpu_user + figures.cpu_system, figures.io_wait or 0.0, moved, figures.peak_memory or 0, memory_limit or 0
+    )
 
 
 def _rule(duration: float, cpu: float, wait: float, moved: int, peak: int, limit: int) -> str:

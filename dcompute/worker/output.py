@@ -55,7 +55,7 @@ class Bounded:
 
     def text(self) -> str:
         """What was kept, with a line that says how much was left out."""
-        head, tail = self._limits
+        tail = self._limits[1]
         kept = self._tail[max(0, len(self._tail) - tail) :]
         left_out = self.size - len(self._head) - len(kept)
         if left_out <= 0:

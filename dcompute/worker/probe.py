@@ -9,6 +9,7 @@ import platform
 import secrets
 import sys
 import time
+from importlib import import_module
 from importlib.metadata import version
 from typing import Any
 
@@ -29,10 +30,8 @@ SAME = ("dask", "distributed")
 
 def versions() -> dict[str, str]:
     """What must be alike on driver and workers: Python's minor version, and packages."""
-    import dcompute
-
     python = ".".join(platform.python_version_tuple()[:2])
-    return {"python": python, "dcompute": dcompute.__version__, **{name: version(name) for name in SAME}}
+    return {"python": python, "dcompute": import_module("dcompute").__version__, **{name: version(name) for name in SAME}}
 
 
 def probe(run: bytes | str, token: str) -> dict[str, Any]:

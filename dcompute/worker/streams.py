@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import io
 import os
 import sys
@@ -37,6 +38,8 @@ class Streams:
     def __init__(self) -> None:
         self.is_dirty = False
         self.token = b""
+        # user code may point 1 and 2 elsewhere and forget it
+        self._ends = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 5) for descriptor in (1, 2)]
         self._own = [self._wrap(descriptor) for descriptor in (1, 2)]
         sys.stdout, sys.stderr = self._own
         sys.__stdout__, sys.__stderr__ = self._own  # type: ignore[misc]
@@ -60,7 +63,6 @@ class Streams:
 
     def _mark(self, index: int) -> None:
         data = mark(self.token, index)
-        for descriptor in (1, 2):
-            # closed by user code: nothing more comes from there
+        for descriptor in self._ends:
             with contextlib.suppress(OSError):
                 os.write(descriptor, data)

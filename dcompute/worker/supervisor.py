@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Callable
 
+from dcompute.errors import ClusterError
 from dcompute.worker.children import Child, GuardianHandle, Idle
 from dcompute.worker.execution import Execution, Executor, SetupFailure, Tick, Work
 
@@ -14,8 +15,8 @@ __all__ = ["Execution", "SetupFailure", "Supervisor", "Tick", "Work", "superviso
 
 #: Seconds that a child without work is kept, where nobody says otherwise.
 IDLE = 60.0
-#: A child whose memory grew by this share of its limit (or by these bytes) over what its set-up took is not used again.
-GROWTH_SHARE, GROWTH = 0.25, 1 << 30
+#: A child that holds this share of what its set-up left of its limit is not used again; these bytes where it has no limit.
+GROWTH_SHARE, GROWTH = 0.5, 1 << 30
 
 
 class Supervisor:
@@ -82,6 +83,8 @@ class Supervisor:
     def _guard(self) -> GuardianHandle:
         """The guardian; a new one where there is none or it died."""
         with self._lock:
+            if self._closed.is_set():
+                raise ClusterError("this worker is closing: it starts no more processes")
             if self._guardian is None or not self._guardian.is_alive:
                 self._guardian = GuardianHandle()
                 for folder in self._folders:
@@ -109,7 +112,7 @@ class Supervisor:
 
     def _give(self, child: Child, limit: int | None) -> None:
         growth = child.memory() - child.setup_memory
-        allowed = GROWTH_SHARE * limit if limit else GROWTH
+        allowed = GROWTH_SHARE * (limit - child.setup_memory) if limit else GROWTH
         if not child.is_ready or growth > allowed or self._closed.is_set():
             child.retire()
         else:
@@ -127,7 +130,7 @@ _known_lock = threading.Lock()
 
 def supervisor() -> Supervisor:
     """The supervisor of this process, made when it is first asked for."""
-    global _known, _known_pid  # noqa: PLW0603  one a process, also after a fork
+    global _known, _known_pid
     with _known_lock:
         if _known is None or _known_pid != os.getpid() or _known._closed.is_set():
             _known, _known_pid = Supervisor(), os.getpid()

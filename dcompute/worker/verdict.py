@@ -49,7 +49,7 @@ class Verdict:
 def judge(death: Death) -> Verdict | None:
     """The verdict; None where no item was at work, or the worker stopped the child itself.
 
-    A group is never convicted, nor one item for its memory in a child that made other calls before: their items are executed again, one by one.
+    A group is never convicted, nor one item for its memory in a child that made other calls before: executed again, one by one.
     """
     header = death.header
     if not header.at_work or death.killed_for == "stop":

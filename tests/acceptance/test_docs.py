@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from pages import CHECKED, EXECUTED, PAGES, PROSE, ROOT, blocks, script, steps
 
 import dcompute
+from tests.acceptance.pages import CHECKED, EXECUTED, PAGES, PROSE, ROOT, blocks, script, steps
 
 REFERENCE = (ROOT / "docs" / "reference.md").read_text()
 

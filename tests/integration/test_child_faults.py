@@ -40,12 +40,6 @@ def keeper():
     assert guardian is None or not system.is_alive(guardian)
 
 
-@pytest.fixture()
-def journal_of_calls(tmp_path):
-    """A file in which items note their calls: it says how often each was executed, whatever became of its process."""
-    return tmp_path / "calls"
-
-
 class Batch:
     """A batch of commands, executed; what came of it."""
 

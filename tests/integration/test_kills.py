@@ -100,7 +100,7 @@ def test_a_client_killed_at_ten_random_moments_goes_on(tmp_path: Path, files: Pa
         process = start(dataset, trace, files)
         time.sleep(moments.uniform(0.0, 1.2))
         process.kill()
-        process.wait()
+        process.communicate()
     finish(start(dataset, trace, files))
     slots = os.cpu_count() or 1
     check(dataset, trace, files, tmp_path, lost_batches=10 * 2 * slots)
@@ -166,5 +166,5 @@ def test_no_process_is_left_after_a_client_was_killed(tmp_path: Path, files: Pat
     process = start(tmp_path / "d", tmp_path / "trace", files, seconds=5.0)
     ours = until(lambda: below(process.pid, "dcompute.worker.child"), 30, "a child")
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.communicate()
     until(lambda: not any(psutil.pid_exists(pid) for pid in ours), 10, "the end of the children")
