@@ -28,7 +28,7 @@ from dcompute.workload import Workload, workload
 if TYPE_CHECKING:
     from dcompute.dataset import Dataset, open
     from dcompute.inputs import files, grid
-    from dcompute.retry import Retry
+    from dcompute.retry import Retry, Rule
     from dcompute.run import Run, map, preview
     from dcompute.worker.context import current
 
@@ -38,6 +38,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Dataset": "dcompute.dataset",
     "Retry": "dcompute.retry",
+    "Rule": "dcompute.retry",
     "Run": "dcompute.run",
     "current": "dcompute.worker.context",
     "files": "dcompute.inputs",
@@ -50,6 +51,7 @@ _HOMES = {
 __all__ = [
     "Dataset",
     "Retry",
+    "Rule",
     "Run",
     "Workload",
     "current",

@@ -189,7 +189,14 @@ class Driver(threading.Thread):
         self._standing.note("checking workers")
         self._placing.probe(self._writer.store, cancelled=lambda: self._cancel_reason)
         self._standing.note("")
-        self._flights = Flights(connection, assignment.spec, assignment.packed, epoch=self._writer.epoch, landed=self._on_landed)
+        self._flights = Flights(
+            connection,
+            assignment.spec,
+            assignment.packed,
+            epoch=self._writer.epoch,
+            once=not assignment.workload.idempotent,
+            landed=self._on_landed,
+        )
         self._window = w.Window(assignment.window_config(), retry=assignment.workload.retry_policy(), rng=random.Random(self.run_id))  # noqa: S311
         self._standing.watch(self._window, self._flights)
         self._requests = RequestReader(self._writer.store, self.run_id)

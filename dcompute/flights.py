@@ -33,6 +33,7 @@ class Flight:
     at_work: int | None = None  #: index of the item that was executing at the last tick
     done: int = 0  #: items finished at the last tick
     heard: bool = False  #: its end was told
+    dropped: bool = False  #: its task was cancelled
 
 
 class Flights:
@@ -46,15 +47,20 @@ class Flights:
         The run.
     epoch
         Of the driver, for batch ids.
+    once
+        Whether a batch may be executed once only.
     landed
         Called on Dask's threads, with number and send, when a task has ended.
     """
 
-    def __init__(self, connection: Connection, spec: RunSpec, packed: Packed, *, epoch: int, landed: Callable[[int, int], None]) -> None:
+    def __init__(
+        self, connection: Connection, spec: RunSpec, packed: Packed, *, epoch: int, once: bool, landed: Callable[[int, int], None]
+    ) -> None:
         self._connection = connection
         self._spec = spec
         self._packed = packed
         self._epoch = epoch
+        self._once = once
         self._landed = landed
         self._flights: dict[int, Flight] = {}
 
@@ -92,7 +98,7 @@ class Flights:
         """Cancel the task of a batch; its worker kills the child and writes what is finished."""
         flight = self._flights.get(number)
         if flight is not None:
-            flight.heard = True
+            flight.heard = flight.dropped = True
             with contextlib.suppress(Exception):  # a scheduler that is gone cancels nothing
                 self._connection.client.cancel([flight.future], force=True)
 
@@ -124,6 +130,8 @@ class Flights:
                 return Started(number, str(message.get("worker")))
             case "tick":
                 flight.at_work, flight.done = message.get("index"), int(message.get("done") or 0)
+            case "nothing" if flight.dropped:
+                return self._lost(number, flight, str(message.get("nothing")))
             case "receipt":
                 return self._answered(number, flight, {"receipt": message.get("receipt")})
         return None
@@ -187,6 +195,7 @@ class Flights:
             cpus=send.request.cpus,
             alone=send.alone,
             exclude=send.exclude,
+            once=self._once,
         )
 
 

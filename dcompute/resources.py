@@ -331,7 +331,7 @@ def _timeout(value: float | str | timedelta | None) -> float | None:
     return seconds
 
 
-def _resources(value: Mapping[str, float] | None) -> tuple[tuple[str, float], ...]:
+def _resources(value: Any) -> tuple[tuple[str, float], ...]:
     if isinstance(value, tuple):
         value = dict(value)
     if value is not None and not isinstance(value, Mapping):

@@ -45,6 +45,11 @@ def heartbeat_name(run: str) -> str:
     return f"runs/{run}.json"
 
 
+def started_name(batch: str) -> str:
+    """The file that says that a batch which may be executed once only is, or was, being executed."""
+    return f"runs/{batch}.started"
+
+
 def request_name(run: str, number: int) -> str:
     """The file of a request to the driver of a run; numbers start at 1."""
     return f"requests/{run}/{number}.json"

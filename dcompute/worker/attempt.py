@@ -187,7 +187,7 @@ def _traceback(error: BaseException) -> str:
 
 def _bare_traceback(error: BaseException) -> str:
     try:
-        frames = traceback.format_tb(BaseException.__traceback__.__get__(error), limit=-_MOST_FRAMES)  # type: ignore[attr-defined]
+        frames = traceback.format_tb(BaseException.__dict__["__traceback__"].__get__(error), limit=-_MOST_FRAMES)
     except BaseException:  # noqa: BLE001
         frames = []
     return "".join(["Traceback (most recent call last):\n", *frames, f"{qualified_name(type(error))}: {bounded(_text(error), 200)}\n"])

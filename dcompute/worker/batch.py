@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from dcompute.config import settings
-from dcompute.dataset.names import new_id
+from dcompute.dataset.names import new_id, started_name
 from dcompute.dataset.parts import mark_name, read_receipt
 from dcompute.dataset.store import Store
 from dcompute.errors import StoreError
@@ -83,6 +83,8 @@ class BatchTask:
         """What :func:`run_batch` returns."""
         if self._insist(lambda: self._store.exists(self._mark)):
             return self._answer(self._winner())
+        if self._batch.once and not self._claimed():
+            return self._nothing("its items may be executed once only, and an execution of it began before")
         self._tell("started", execution=self._execution, worker=self._slot.address, host=self._slot.host)
         done = self._executed()
         try:
@@ -115,7 +117,20 @@ class BatchTask:
             return self._answer(self._publish(done.receipt, done.files), setup_error=problem)
         if problem:
             return {"setup_error": problem}
-        return {"nothing": f"no item was finished: {done.cut_short or 'there was none'}"}
+        return self._nothing(f"no item was finished: {done.cut_short or 'there was none'}")
+
+    def _nothing(self, reason: str) -> dict[str, Any]:
+        # a driver that cancelled the task hears of it no other way, and need not wait for parts
+        self._tell("nothing", nothing=reason)
+        return {"nothing": reason}
+
+    def _claimed(self) -> bool:
+        """Whether this is the first execution: Dask repeats a task whose worker was lost, and never asks."""
+        try:
+            self._insist(lambda: self._store.create(started_name(self._batch.id), self._execution.encode()))
+        except FileExistsError:
+            return self._store.read_or_none(started_name(self._batch.id)) == self._execution.encode()
+        return True
 
     def _publish(self, receipt: Receipt, files: list[tuple[str, str]]) -> Receipt:
         """Write the parts, the mark last; the receipt of the mark that is there then."""

@@ -201,6 +201,7 @@ class Child:
         self.channel = Channel(mine)
         self.stdout, self.stderr = (end for end, _ in self._streams)
         self._open = {self.stdout, self.stderr}
+        self._talks = True
         self._poll = select.poll()
         self._poll.register(self.channel.fileno(), select.POLLIN)
         for end in self._open:
@@ -225,16 +226,15 @@ class Child:
     def wait(self, seconds: float, captures: Sequence[output.Capture | None]) -> list[Message]:
         """What it says within so many seconds, or as soon as it says something; its streams are drained meanwhile."""
         self.listen(seconds, captures)
-        if self.channel.closed:
-            return []
         messages = self.channel.receive()
-        if self.channel.closed:
+        if self.channel.closed and self._talks:
+            self._talks = False
             self._poll.unregister(self.channel.fileno())
         return messages
 
     def listen(self, seconds: float, captures: Sequence[output.Capture | None]) -> None:
         """Wait until it says, prints or is something else, at most so many seconds, and take what it printed."""
-        if not self.channel.closed or self._open:
+        if self._talks or self._open:
             self._poll.poll(seconds * 1000)
         else:
             self.process.ended.wait(seconds)

@@ -74,8 +74,8 @@ class Finisher:
         failures: list[Failure] = []
         with _no_collection():
             for record in journal.records():
-                if record.index not in found:
-                    found[record.index] = self._row(record, parts, failures)
+                if record.item not in found:
+                    found[record.item] = self._row(record, parts, failures)
             if not found:
                 return None
             order = sorted(found)
@@ -93,18 +93,14 @@ class Finisher:
             number, outcome = 0, _columns(failure)
         key = batch.keys[index]
         duration, user, system, measured, peak, read, written, wait, leftovers, how = figures = self._figures(index, figures)
-        limit = None
-        if measured == _NOTHING:
-            user = system = None
-        else:
-            limit = bottleneck(figures, around.memory_limit)
-            if user != user:  # not a number: the process was killed, and nobody knows
-                user = system = None
+        cause = None if measured == _NOTHING else bottleneck(figures, around.memory_limit)
+        # not a number: the process was killed, and nobody knows
+        cpu = (None, None) if cause is None or user != user else (user, system)
         return (
             *key, batch.attempts[index], batch.fingerprints[index], run.params_digest, run.code_digest, run.version,
             *outcome, around.stdout.get(index), around.stderr.get(index),
-            started, duration, user, system, peak, read, written, wait,
-            _MEASURED[measured], _MEASURED_AS[how], limit, metrics.decode() or None, leftovers, number,
+            started, duration, *cpu, peak, read, written, wait,
+            _MEASURED[measured], _MEASURED_AS[how], cause, metrics.decode() or None, leftovers, number,
             around.host, around.worker, around.pid, batch.id, run.run, run.workload, item_seed(run.seed, key),
         )  # fmt: skip
 

@@ -93,7 +93,7 @@ _SHORT: tuple[Any, ...] = Figures()[4:]
 class Record(NamedTuple):
     """One outcome as it lies in the journal."""
 
-    index: int
+    item: int  #: its index in the batch
     succeeded: bool
     started: float  #: unix time
     figures: Figures
@@ -143,7 +143,7 @@ class Journal:
     @property
     def done(self) -> int:
         """How many items have a record."""
-        return self._done
+        return int(self._done)
 
     def close(self) -> None:
         """Give the file back."""
@@ -239,7 +239,7 @@ class Journal:
 
 def read_index(journal: Journal) -> list[int]:
     """Which items have a record, in the order in which they got it."""
-    return [record.index for record in journal.records()]
+    return [record.item for record in journal.records()]
 
 
 def _pack_extended(figures: Figures) -> bytes:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import pickle
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from time import monotonic, perf_counter, time
 from typing import Any
 
@@ -33,7 +34,7 @@ class Process:
         Folder in which items get theirs.
     """
 
-    def __init__(self, run: RunSpec, function: Callable[[Any], Any], params: dict[str, Any], scratch: str) -> None:
+    def __init__(self, run: RunSpec, function: Callable[[Any], Any], params: Mapping[str, Any], scratch: str) -> None:
         self.run = run
         self.function = function
         self.params = params
@@ -212,8 +213,7 @@ def convict(journal: Journal, batch: BatchSpec, verdicts: Sequence[dict[str, Any
     for verdict in verdicts:
         index = verdict["index"]
         if verdict["failure"] is not None and not done[index]:
-            values = [float("nan") if value is None and place < 3 else value for place, value in enumerate(verdict["figures"])]
-            figures = Figures(*values)
+            figures = Figures._make(math.nan if value is None and place < 3 else value for place, value in enumerate(verdict["figures"]))
             journal.write(index, False, time() - figures.duration, figures, b"", encode_failure(verdict["failure"]))
             journal.end()
             done[index] = 1

@@ -136,11 +136,12 @@ def _kill_one(victim: str, cluster: DaskProcesses, moments: random.Random) -> in
     if victim == "worker":
         kill(moments.choice(cluster.worker_pids()))
         return 1
-    children = [pid for nanny in cluster.nannies for pid in below(nanny.pid, "dcompute.worker.child")]
-    if not children:
-        return 0
-    kill(moments.choice(children))
+    kill(moments.choice(until(lambda: _children(cluster), 30, "a child")))
     return 1
+
+
+def _children(cluster: DaskProcesses) -> list[int]:
+    return [pid for nanny in cluster.nannies for pid in below(nanny.pid, "dcompute.worker.child")]
 
 
 def test_a_killed_scheduler_ends_the_run_and_the_same_line_goes_on(tmp_path: Path, files: Path) -> None:

@@ -179,6 +179,8 @@ OTHER = [
     ("def f(x): return x + 1\n", "def f(x): return x + 2\n"),
     ("def f(x, y=1): return x\n", "def f(x, y=2): return x\n"),
     ("def f(x, *, y=1): return x\n", "def f(x, *, y=2): return x\n"),
+    ("LIMIT = 1\ndef f(x, y=LIMIT): return x\n", "LIMIT = 2\ndef f(x, y=LIMIT): return x\n"),
+    ("LIMIT = 1\ndef f(x, *, y=LIMIT): return x\n", "LIMIT = 2\ndef f(x, *, y=LIMIT): return x\n"),
     ("LIMIT = 1\ndef f(x): return x + LIMIT\n", "LIMIT = 2\ndef f(x): return x + LIMIT\n"),
     ("def g(x): return x\ndef f(x): return g(x)\n", "def g(x): return -x\ndef f(x): return g(x)\n"),
     ("def g(x): return x\ndef f(x): return [g(y) for y in x]\n", "def g(x): return -x\ndef f(x): return [g(y) for y in x]\n"),

@@ -177,6 +177,8 @@ def test_fingerprints_tell_what_has_no_key() -> None:
     for one, other in pairs:
         assert fingerprint(one) != fingerprint(other)
     assert fingerprint(np.arange(3)) == fingerprint(np.array([0, 1, 2]))
+    assert fingerprint(np.arange(3, dtype=">i8")) == fingerprint(np.arange(3, dtype="<i8"))
+    assert fingerprint(np.asfortranarray(np.eye(3, 2))) == fingerprint(np.eye(3, 2))
     assert fingerprint(np.arange(6)[::2]) == fingerprint(np.array([0, 2, 4]))
     assert fingerprint(pd.DataFrame({"a": [1, 2]})) == fingerprint(pd.DataFrame({"a": [1, 2]}))
     assert fingerprint(object()) == ""

@@ -175,7 +175,7 @@ def test_a_batch_of_which_nothing_fits_has_no_part(data: Dataset) -> None:
 
 def test_parts_are_rewritten_one_by_one(data: Dataset) -> None:
     """A batch with several parts keeps what fits of each, and a part of which nothing fits is left out."""
-    was = data.write([{"x": 1, "y": "a"}] * 600 + [{"y": "b" * 40}] * 1400, part_bytes=2**16, size=2**15)
+    was = data.write([{"x": 1, "y": "a"}] * 600 + [{"y": "b" * 40}] * 1400, part_bytes=2**14, size=2**15)
     assert len(was.results) > 2
     receipt = data.rewrite(_schema(x=pa.string()))
     assert _failed(receipt) == list(range(600))
