@@ -64,13 +64,16 @@ class Options:
         for kind in self.kinds_again() or ():
             _one_of("retry_failed", kind, tuple(Kind))
 
-    def kinds_again(self) -> frozenset[str] | None:
-        """The kinds of final failures that are executed again; None: not even those that would go by themselves."""
+    def kinds_again(self, *, idempotent: bool = True) -> frozenset[str] | None:
+        """The kinds of final failures that are executed again; None: no failed item at all.
+
+        What may be executed once only goes again by no rule, but when it is asked for.
+        """
         wanted = self.retry_failed
         if wanted == NEVER:
             return None
-        by_themselves = frozenset(Kind) - STAYING_KINDS
-        if wanted is True or self.errors == "raise":
+        by_themselves = frozenset(Kind) - STAYING_KINDS if idempotent else frozenset()
+        if wanted is True or (idempotent and self.errors == "raise"):
             return frozenset(Kind)
         if not wanted:
             return by_themselves
@@ -187,6 +190,8 @@ def _store(dataset: Any) -> Store:
 def _spec(
     work: Workload, source: Inputs, store: Store, *, params: Mapping[str, Any] | None, modules: Sequence[Any], seed: int, name: str | None
 ) -> RunSpec:
+    if source.keywords:
+        work.check_call(params or {}, source.names)
     code, code_digest, params_digest = pack(work, params or {}, keywords=source.keywords)
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise UsageError(f"seed={seed!r}: say a whole number")
@@ -204,6 +209,7 @@ def _spec(
         timeout=work.timeout,
         setup_timeout=settings().worker.setup_timeout,
         isolation=work.isolation,
+        idempotent=work.idempotent,
         seed=seed,
         schema=_schema_text(work.schema),
         metrics=settings().metrics,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dcompute.config import settings
 from dcompute.errors import ClusterError, UsageError
 from dcompute.resources import WorkerOffer
+from dcompute.worker.limits import usable_memory
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -66,7 +67,7 @@ class Connection:
             address: WorkerOffer(
                 address=address,
                 nthreads=int(info["nthreads"]),
-                memory_limit=int(info.get("memory_limit") or 0) or None,
+                memory_limit=int(info.get("memory_limit") or 0) or usable_memory(),
                 resources=dict(info.get("resources") or {}),
                 host=str(info.get("host", "")),
             )

@@ -79,7 +79,6 @@ class Window(_Section):
     waiting: Count
     alike_share: Annotated[float, Field(gt=0, le=1)]
     alike_of: Count
-    losses: Count
     setup_failures: Count
 
 
@@ -88,14 +87,7 @@ class Driver(_Section):
 
     commit_interval: Seconds
     heartbeat: Annotated[Seconds, Field(gt=0)]
-    lease: Seconds
     requests: Annotated[Seconds, Field(gt=0)]
-
-    @model_validator(mode="after")
-    def _outlives(self) -> Driver:
-        if self.lease < 2 * self.heartbeat:
-            raise ValueError(f"needs a lease of at least two heartbeats, and these are {self.lease:g} and {self.heartbeat:g} s")
-        return self
 
 
 class Local(_Section):

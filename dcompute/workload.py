@@ -78,8 +78,8 @@ class Workload:
         """A plain ``dask.delayed`` of one call, for a graph of your own, with annotations for the requirements.
 
         It executes in a supervised child process with timeout and memory limit, writes nothing, and gives what the function returns;
-        a failure is raised as :class:`~dcompute.errors.ItemError` with the remote traceback. Since no driver counts slots here, workers must
-        declare what the annotations name: ``CPU`` where ``cpus=`` is not 1, ``MEMORY`` (bytes) where ``memory=`` is, ``GPU`` where
+        a failure is raised as :class:`~dcompute.errors.ItemError` with the remote traceback. Since no driver counts slots here, workers
+        must declare what annotations name: ``CPU`` where ``cpus=`` is not 1, ``MEMORY`` (bytes) where ``memory=`` is, ``GPU`` where
         ``gpus=`` is, and every name of ``resources=``. ``dask worker --preload dcompute.worker`` declares the first three. A task that asks
         for what no worker declares waits for ever. Keep the setting ``optimization.fuse.delayed`` off, which drops annotations.
 

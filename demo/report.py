@@ -12,6 +12,7 @@ from rich.markup import escape
 
 EXAMPLES = 3  # shown of each kind of failure, besides the planted ones
 SLOWEST = 5
+MOST_KINDS = 4
 WORTH_A_RATE = 20  # files
 LONGEST = 96  # characters of a line about a failure
 WHERE = re.compile(r" \([^()]*, line \d+\)$")
@@ -31,16 +32,17 @@ class Report:
         attempts = self.dataset.attempts()[["item_key", "attempt", "outcome", "duration"]].compute()
         newest = attempts.drop_duplicates("item_key", keep="last")
         self._counts(say, newest)
-        self._failures(say)
-        self._slowest(say, newest)
+        if self.summary.executed:
+            self._failures(say)
+            self._slowest(say, newest)
         self._farewell(say)
 
     def _counts(self, say: Console, newest: Any) -> None:
         kinds = self.dataset.results()["kind"].compute().value_counts()
-        symbols = ", ".join(f"{count:,} {_plural(kind, count)}" for kind, count in kinds.items())
+        symbols = ", ".join(f"{count:,} {_plural(kind, count)}" for kind, count in kinds.head(MOST_KINDS).items())
         succeeded = int((newest["outcome"] == "succeeded").sum())
         say.print(f"[bold]Files[/bold]     {len(newest):,}: {succeeded:,} indexed, {len(newest) - succeeded:,} failed")
-        say.print(f"[bold]Symbols[/bold]   {int(kinds.sum()):,}: {symbols}")
+        say.print(f"[bold]Symbols[/bold]   {int(kinds.sum()):,}: {symbols}{', ...' if len(kinds) > MOST_KINDS else ''}")
         summary = self.summary
         if summary.executed >= WORTH_A_RATE:
             say.print(

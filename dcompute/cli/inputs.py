@@ -66,13 +66,15 @@ def _table(word: str) -> Any:
     except FileNotFoundError as error:
         raise InputError(f"there is no file {word}") from error
     except (OSError, ValueError) as error:
-        raise InputError(f"{word} cannot be read as a table: {error}; with --files the file itself is the input") from error
+        reason = " ".join(str(error).split())
+        raise InputError(f"{word} cannot be read as a table: {reason}; with --files the file itself is the input") from error
 
 
 def _files(words: Sequence[str]) -> Any:
     import dcompute as dc
 
     found = dc.files(list(words) if len(words) > 1 else words[0])
+    found.check()
     if not len(found):
         # Nothing to do is no error in a program, but a pattern typed by a person was meant to match.
         raise InputError(f"no file matches {' '.join(words[:3])}{' ...' if len(words) > 3 else ''}")

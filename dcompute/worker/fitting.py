@@ -55,9 +55,9 @@ class Fitting:
         Parameters
         ----------
         table
-            Results rows, those of an item together.
+            Results rows.
         places
-            Array with the place of each row's item, ascending.
+            Array with the place of each row's item.
         """
         import numpy as np
 

@@ -176,25 +176,21 @@ class _Rewriting:
         names = [*RESERVED, *(from_text(self._was.schema).names if self._was.schema else ())]
         for part in self._was.results:
             # all rows of an item lie in one part: what becomes of it is known when that part is written
-            fitted, misfits = self._fitting.fit(*self._by_item(read_results(self._store, part.name, names), part.name))
+            table = read_results(self._store, part.name, names)
+            fitted, misfits = self._fitting.fit(table, self._places(table, part.name))
             self._misfits |= misfits
             if fitted.num_rows:
                 self._write(fitted)
         return self._publish(self._receipt())
 
-    def _by_item(self, table: pa.Table, name: str) -> tuple[pa.Table, Any]:
-        """The rows in the order of their items, and of each the place of its item among the attempts."""
-        import numpy as np
+    def _places(self, table: pa.Table, name: str) -> Any:
+        """Of each row the place of its item among the attempts."""
         import pyarrow.compute as pc
 
         places = pc.index_in(_keys(table), value_set=_keys(self._attempts))
         if places.null_count:
             raise _corrupt(name, "it has rows of items that its batch does not hold")
-        found = places.to_numpy()
-        if (np.diff(found) >= 0).all():
-            return table, found
-        order = np.argsort(found, kind="stable")
-        return table.take(order), found[order]
+        return places.to_numpy()
 
     def _write(self, table: pa.Table) -> None:
         number = len(self._files)
@@ -259,7 +255,8 @@ def _keys(table: pa.Table) -> Any:
 
 
 def _failure(index: int, misfit: Misfit) -> Failure:
-    return Failure(index=index, kind=Kind.PERMANENT, error=_ERROR, bases=_BASES, message=misfit.message)
+    # the plain text: events are packed strictly, and an enumeration's member is no text there
+    return Failure(index=index, kind=Kind.PERMANENT.value, error=_ERROR, bases=_BASES, message=misfit.message)
 
 
 def _brief(failure: Failure, number: int) -> Failure:

@@ -248,6 +248,26 @@ def do_fork_and_return() -> int:
     return os.fork()
 
 
+def do_sleep(seconds: float) -> int:
+    time.sleep(seconds)
+    return 1
+
+
+def do_share(size: int, processes: int) -> int:
+    """Fork processes that share what this one holds."""
+    held = bytearray(b"x") * size
+    pids = []
+    for _ in range(processes):
+        pid = os.fork()
+        if pid == 0:
+            time.sleep(0.5)
+            os._exit(0)
+        pids.append(pid)
+    for pid in pids:
+        os.waitpid(pid, 0)
+    return len(held)
+
+
 def do_exec() -> None:
     os.execv("/bin/sleep", ["sleep", "300"])
 
@@ -349,6 +369,12 @@ def test_memory_of_the_whole_tree_counts(keeper, tmp_path):
     assert_nothing_left(keeper)
 
 
+def test_memory_that_processes_share_counts_once(keeper, tmp_path):
+    """Forked processes that only share pages with their parent do not take its memory again."""
+    batch = Batch(keeper, tmp_path, [("share", 150 * MIB, 3), "fine"], memory_limit=350 * MIB)
+    batch.check_neighbours({})
+
+
 def test_below_the_limit_nobody_is_killed(keeper, tmp_path):
     """An item that stays below its limit succeeds, and its row tells its own peak."""
     batch = Batch(keeper, tmp_path, ["fine", ("hog", 100 * MIB), "fine"], memory_limit=600 * MIB)
@@ -397,7 +423,7 @@ def test_processes_in_their_own_session_are_killed(keeper, tmp_path, command):
 
 def test_fork_that_comes_back_executes_nothing(keeper, tmp_path):
     """Where user code forks and both return, one of them goes on."""
-    batch = Batch(keeper, tmp_path, ["fine", "fork_and_return", "fine", "fine"])
+    batch = Batch(keeper, tmp_path, ["fine", "fork_and_return", ("sleep", 0.5), "fine"])
     batch.check_neighbours({})
     assert_nothing_left(keeper)
 

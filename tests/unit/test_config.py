@@ -42,8 +42,8 @@ class TestDefaults:
         """With nothing configured, the figures are those that the design page gives."""
         found = config.settings()
         assert (found.batch.min, found.batch.max, found.batch.long, found.batch.bytes) == (1, 5, 30, 1_000_000)
-        assert (found.driver.commit_interval, found.driver.heartbeat, found.driver.lease) == (1, 5, 15)
-        assert (found.worker.part_size, found.window.waiting, found.window.losses) == (128_000_000, 100_000, 5)
+        assert (found.driver.commit_interval, found.driver.heartbeat, found.driver.requests) == (1, 5, 1)
+        assert (found.worker.part_size, found.window.waiting, found.window.alike_share) == (128_000_000, 100_000, 0.95)
 
     def test_are_in_dasks_configuration(self):
         """``dask config`` and ``dask.config.get`` know the defaults once settings were asked for."""
@@ -107,7 +107,7 @@ class TestErrors:
             ("idle", "worker.idle"),
             ("batch__idle", "worker.idle"),
             ("metric", "metrics"),
-            ("drivr__lease", "driver"),
+            ("drivr__requests", "driver"),
         ],
     )
     def test_a_wrong_name_is_told_with_the_nearest_right_one(self, name, nearest):
@@ -138,7 +138,6 @@ class TestErrors:
             ("local__threads", True, "integer"),
             ("worker", 3, "section"),
             ("batch__min", "9 s", "min <= max <= long"),
-            ("driver__lease", "6 s", "two heartbeats"),
         ],
     )
     def test_a_wrong_value_is_told_with_what_it_must_be(self, name, value, part):

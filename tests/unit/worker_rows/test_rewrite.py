@@ -237,20 +237,20 @@ def test_indexes_are_those_of_a_batch_that_was_cut_short(data: Dataset) -> None:
 
 
 def test_the_same_text_under_two_kinds_is_two_items(data: Dataset) -> None:
-    """Rows belong to the item of their key and kind."""
-    was = data.write([{"x": 1}, {"y": 2}])
+    """Rows belong to the item of their key and kind, in whatever order they lie."""
+    was = data.write([[{"x": 1}, {"z": 1}], [{"y": 2}, {"y": 3}]])
     table = read_attempts(data.store, mark_name(OLD), ATTEMPT_COLUMNS)
     same = table.set_column(0, "item_key", pa.array(["k", "k"]))
     data.store.remove([mark_name(OLD)])
     _put_mark(data, OLD, same, was)
     (part,) = was.results
-    rows = pq.read_table(io.BytesIO(data.store.read(part.name))).set_column(0, "item_key", pa.array(["k", "k"]))
+    rows = pq.read_table(io.BytesIO(data.store.read(part.name))).set_column(0, "item_key", pa.array(["k"] * 4))
     changed = io.BytesIO()
-    write_results(changed, rows.take([1, 0]))  # the part holds them the other way round
+    write_results(changed, rows.take([3, 1, 2, 0]))
     data.store.write(part.name, changed.getvalue())
     receipt = data.rewrite(_schema(x=pa.string()))
     assert _failed(receipt) == [0]
-    assert data.rows(receipt) == [{"item_key": "k", "y": 2}]
+    assert data.rows(receipt) == [{"item_key": "k", "y": 3, "z": None}, {"item_key": "k", "y": 2, "z": None}]
 
 
 def _put_mark(data: Dataset, batch: str, table: pa.Table, receipt: Receipt) -> None:

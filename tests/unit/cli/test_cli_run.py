@@ -1,0 +1,141 @@
+"""From the words of ``dcompute run`` to the arguments of ``dc.map``."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from dcompute.cli import inputs
+from dcompute.cli.run import Order, order_of, run
+from dcompute.errors import InputError, UsageError
+
+
+@pytest.fixture(autouse=True)
+def _here(monkeypatch, tmp_path):
+    """A working directory with a workload and two inputs."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delenv("DASK_SCHEDULER_ADDRESS", raising=False)
+    Path("sample_run.py").write_text("def flux(path, window=1):\n    return window\n")
+    Path("a.txt").write_text("a")
+    Path("b.txt").write_text("b")
+    yield
+    sys.modules.pop("sample_run", None)
+
+
+def order(*args: str, words: tuple[str, ...] = ("*.txt",)) -> Order:
+    """What a command line asks for."""
+    with run.make_context("run", ["sample_run.py:flux", *words, "out", *args]) as context:
+        return order_of(context.params)
+
+
+class TestOrder:
+    def test_the_shortest_line_says_what_dc_map_says(self):
+        """Where no option is given, every argument has the default of ``dc.map``."""
+        import inspect
+
+        import dcompute as dc
+
+        defaults = {name: parameter.default for name, parameter in inspect.signature(dc.map).parameters.items()}
+        found = order()
+        assert found.dataset == "out"
+        assert list(found.inputs) == [str(Path("a.txt").resolve()), str(Path("b.txt").resolve())]
+        assert found.options == {name: defaults[name] for name in found.options}
+        assert set(found.options) == set(defaults) - {"workload", "inputs", "dataset"}
+
+    def test_options_become_arguments(self):
+        """Each in the type that ``dc.map`` takes."""
+        options = order(
+            *("--set", "window=1800", "--set", "name=x", "--on-change", "keep", "--takeover", "--seed", "7", "--name", "n"),
+            *("--modules", "a,b", "--modules", "c", "--batch-size", "9", "--max-failures", "5%", "--errors", "raise"),
+        ).options
+        assert options["params"] == {"window": 1800, "name": "x"}
+        assert (options["on_change"], options["takeover"], options["seed"], options["name"]) == ("keep", True, 7, "n")
+        assert (options["modules"], options["batch_size"], options["max_failures"], options["errors"]) == (
+            ("a", "b", "c"),
+            9,
+            0.05,
+            "raise",
+        )
+
+    @pytest.mark.parametrize(
+        ("given", "value"),
+        [
+            ((), False),
+            (("--retry-failed",), True),
+            (("--retry-failed=all",), True),
+            (("--retry-failed=never",), "never"),
+            (("--retry-failed=timeout,memory",), ("timeout", "memory")),
+        ],
+    )
+    def test_retry_failed_takes_kinds_after_an_equals_sign(self, given, value):
+        """Alone it means all kinds, wherever it stands."""
+        assert order(*given).options["retry_failed"] == value
+
+    def test_requirements_override_the_workload(self):
+        """Only those that were given."""
+        work = order("--memory", "2 GiB", "--timeout", "10 min", "--cpus", "2", "--resource", "SCRATCH=20", "--at-most-once").workload
+        request = work.request()
+        assert (request.memory, request.cpus, request.resources) == (2 << 30, 2, (("SCRATCH", 20.0),))
+        assert (work.timeout, work.idempotent, work.name) == (600, False, "flux")
+
+    def test_a_scheduler_file_gives_its_address(self):
+        """What ``dask scheduler --scheduler-file`` wrote; anything else is an address as it stands."""
+        Path("s.json").write_text(json.dumps({"address": "tcp://h:1"}))
+        assert order("--scheduler", "s.json").options["client"] == "tcp://h:1"
+        assert order("--scheduler", "tcp://h:2").options["client"] == "tcp://h:2"
+        with pytest.raises(click.BadParameter, match="no scheduler file"):
+            order("--scheduler", "a.txt")
+
+
+class TestInputs:
+    def test_lines_come_as_they_are_written(self):
+        """Spaces are kept, ends of lines of all systems are not, empty lines are none; nothing is read ahead."""
+        assert list(inputs.lines(io.StringIO("a b \n\r\n c\r\n\nlast"))) == ["a b ", " c", "last"]
+        stream = io.StringIO("one\ntwo\n")
+        assert next(inputs.lines(stream)) == "one"
+        assert stream.readline() == "two\n"
+
+    @pytest.mark.parametrize("name", ["t.csv", "t.tsv", "t.CSV", "t.parquet", "t.pq", "t.csv.gz"])
+    def test_one_table_is_its_rows(self, name):
+        """Whatever its format, by its ending."""
+        import pandas as pd
+
+        frame = pd.DataFrame({"a": [1, 2], "b": ["x", "y"]})
+        if name.endswith(("parquet", "pq")):
+            frame.to_parquet(name)
+        else:
+            frame.to_csv(name, index=False, sep="\t" if name.endswith("tsv") else ",")
+        assert inputs.of_words([name]).to_dict("records") == [{"a": 1, "b": "x"}, {"a": 2, "b": "y"}]
+
+    def test_a_table_can_be_a_file_among_others(self):
+        """Told so, or with others beside it, it is an item itself."""
+        Path("t.csv").write_text("a\n1\n")
+        assert list(inputs.of_words(["t.csv"], rows=False)) == [str(Path("t.csv").resolve())]
+        assert len(inputs.of_words(["t.csv", "a.txt"])) == 2
+        assert len(inputs.of_words(["*.csv"])) == 1
+        with pytest.raises(UsageError, match="--rows needs one"):
+            inputs.of_words(["t.csv", "a.txt"], rows=True)
+
+    @pytest.mark.parametrize("content", ["", "a,b\n1\n2,3,4,5\n"])
+    def test_a_table_that_cannot_be_read_is_told(self, content):
+        """With the file and the option that takes it as it is."""
+        Path("t.csv").write_text(content)
+        with pytest.raises(InputError, match=r"t\.csv cannot be read as a table.*--files"):
+            inputs.of_words(["t.csv"])
+
+    @pytest.mark.parametrize("word", ["nothing*.txt", "nothing.csv", "nothing.txt"])
+    def test_what_matches_nothing_is_refused(self, word):
+        """A word that a person typed was meant to match."""
+        with pytest.raises(InputError, match=r"no file.*nothing"):
+            inputs.of_words([word])
+
+    def test_standard_input_stands_alone(self):
+        """Lines and files have different keys."""
+        with pytest.raises(UsageError, match="cannot be mixed"):
+            inputs.of_words(["-", "a.txt"])
