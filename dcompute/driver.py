@@ -39,6 +39,8 @@ FLUSH_SECONDS = 2.0
 STORE_SECONDS = 60.0
 #: Seconds between two looks at what the cluster offers.
 LOOK_SECONDS = 1.0
+#: Seconds after a stop in which batches that do not join the schema may still be rewritten.
+REWRITE_SECONDS = 10.0
 #: Lost tasks that rewrite batches, in one run, after which it ends.
 LOSSES = 5
 #: Messages taken from the queue before time-driven work gets its turn.
@@ -62,6 +64,8 @@ class Driver(threading.Thread):
         self._store_failed_at: float | None = None
         self._rewrites: dict[int, w.Settled] = {}  # by the batch number that stands for theirs
         self._rewrites_lost = 0
+        self._salvaging = False
+        self._over_at: float | None = None
 
     @classmethod
     def started(cls, assignment: Assignment) -> Driver:
@@ -166,7 +170,7 @@ class Driver(threading.Thread):
         try:
             self._feed(self._placing.capacity(self._window.classes))
             self._feed(first)
-            while self._over is None or self._rewrites:
+            while self._over is None or (self._rewrites and not self._gave_up()):
                 self._receive()
                 self._keep_time()
         except DcomputeError:
@@ -178,7 +182,14 @@ class Driver(threading.Thread):
         error = error_of(self._over, again=self.assignment.again)
         if error is not None:
             raise error
-        return not len(self._flights)
+        return not len(self._flights) and not self._rewrites
+
+    def _gave_up(self) -> bool:
+        """After a stop a rewrite is not waited for longer than this: the next driver does it."""
+        if self._over is None or self._over.code == "done":
+            return False
+        self._over_at = self._over_at or time.monotonic()
+        return time.monotonic() - self._over_at > REWRITE_SECONDS
 
     def _prepare(self, connection: Any) -> None:
         assignment = self.assignment
@@ -354,10 +365,14 @@ class Driver(threading.Thread):
         self._flights.forget(settled.batch)
         if self._ledger.fits(settled.receipt):
             self._ledger.settle(settled)
-        else:
-            self._rewrites[self._window.allot()] = settled
-            self._ledger.make_room(settled.receipt)
-            self._rewrite(max(self._rewrites), 0)
+        elif not self._salvaging:  # else its mark stays, and the next driver rewrites it
+            self._have_rewritten(settled)
+
+    def _have_rewritten(self, settled: w.Settled) -> None:
+        number = self._window.allot()
+        self._rewrites[number] = settled
+        self._ledger.make_room(settled)
+        self._rewrite(number, 0)
 
     def _rewrite(self, number: int, again: int) -> None:
         self._flights.rewrite(number, self._rewrites[number].receipt.batch, self._ledger.schema, again=again)
@@ -373,12 +388,17 @@ class Driver(threading.Thread):
             self._rewrite(event.batch, self._rewrites_lost)
             return
         self._flights.forget(event.batch)
-        self._standing.misfits += self._ledger.settle_rewritten(self._rewrites.pop(event.batch), event.batch, event.receipt)
+        settled = self._rewrites.pop(event.batch)
+        if self._ledger.fits(event.receipt):
+            self._standing.misfits += self._ledger.settle_rewritten(settled, event.batch, event.receipt)
+        elif not self._salvaging:
+            self._have_rewritten(settled)
 
     # -- the end --------------------
 
     def _salvage(self) -> None:
         """After an error: what workers have written counts as far as this driver may still commit it."""
+        self._salvaging = True
         with contextlib.suppress(DcomputeError):
             self._feed(w.CancelAll("the run failed"))
             if self._connection.lost:

@@ -49,6 +49,8 @@ class Ledger:
         self._pending: list[AddBatch] = []
         self._to_hide: list[ItemKey] = []
         self._hidden: set[ItemKey] = set()
+        self._to_retry: set[ItemKey] = set()  # failed, and not finally, in batches that are being rewritten
+        self._overtaken: set[ItemKey] = set()  # those of them of which a later attempt was settled meanwhile
         self._committed_schema = writer.state.schema
 
     @classmethod
@@ -111,16 +113,23 @@ class Ledger:
             )
         )
 
-    def make_room(self, receipt: Receipt) -> None:
+    def make_room(self, settled: Settled) -> None:
         """Join what can be joined of a batch that is rewritten now, so that it joins when it comes, whatever is settled meanwhile."""
-        self.schema = schema_after(self.schema, receipt.schema) if self._spec.schema is None else self.schema
+        if self._spec.schema is None:
+            self.schema = schema_after(self.schema, settled.receipt.schema)
+        self._to_retry.update(settled.tries[index].item.key for index in _retried(settled))
 
     def settle_rewritten(self, settled: Settled, number: int, receipt: Receipt) -> int:
         """Take a rewritten batch into the next commit in place of the one it stands for; how many items it turned into failures."""
         before = {failure.index for failure in settled.receipt.failures}
-        turned = tuple(failure.index for failure in receipt.failures if failure.index not in before)
-        final = tuple(sorted({*settled.final, *turned} - set(settled.left_out)))
-        self.settle(Settled(number, receipt, settled.left_out, final, settled.tries))
+        turned = {failure.index for failure in receipt.failures} - before - set(settled.left_out)
+        # a later attempt is committed already, and what is committed last is an item's outcome
+        retried = {index: settled.tries[index].item.key for index in _retried(settled)}
+        late = {index for index, key in retried.items() if key in self._overtaken}
+        self._to_retry.difference_update(retried.values())
+        self._overtaken.difference_update(retried.values())
+        left_out = tuple(sorted(late.union(settled.left_out)))
+        self.settle(Settled(number, receipt, left_out, tuple(sorted(turned.union(settled.final))), settled.tries))
         return len(turned)
 
     def record(self, record: Record) -> None:
@@ -202,6 +211,8 @@ class Ledger:
         held = (index for start, stop in settled.receipt.holds for index in range(start, stop) if index not in left_out)
         for index in held:
             item = settled.tries[index].item
+            if item.key in self._to_retry:
+                self._overtaken.add(item.key)
             if item.replaces and item.key not in self._hidden:
                 self._hidden.add(item.key)
                 self._to_hide.append(item.key)
@@ -228,6 +239,11 @@ class Ledger:
             "seed": item_seed(spec.seed, attempt.item.key),
         }
         return tuple(known.get(name) for name in ATTEMPT_COLUMNS)
+
+
+def _retried(settled: Settled) -> set[int]:
+    """Indexes of the failures that count and are not final."""
+    return {failure.index for failure in settled.receipt.failures}.difference(settled.final, settled.left_out)
 
 
 def is_final(retry: Retry, kind: str, attempt: int) -> bool:

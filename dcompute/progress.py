@@ -7,7 +7,6 @@ decides itself how often to show one. All of it goes to stderr: stdout belongs t
 from __future__ import annotations
 
 import contextlib
-import contextvars
 import html
 import math
 import os
@@ -294,14 +293,12 @@ class HtmlProgress:
         self, *, clock: Callable[[], float] = time.monotonic, display: Callable[[str], Callable[[str], Any]] | None = None
     ) -> None:
         self._clock = clock
-        self._display = display or _notebook_display
-        self._show: Callable[[str], Any] | None = None
-        # The cell whose output this is, is known to the thread that made this display, not to the driver's.
-        self._cell = contextvars.copy_context()
         self._due = -math.inf
         self._notes: list[str] = []
         self._last = Snapshot()
         self._closed = False
+        # Shown at once, because who makes it is in the cell whose output it is; later updates may come from anywhere.
+        self._show = (display or _notebook_display)(as_html(Snapshot(state="starting")))
 
     def update(self, snapshot: Snapshot) -> None:
         """Bring the cell's output up to date, unless that was done a moment ago."""
@@ -326,11 +323,7 @@ class HtmlProgress:
         self._closed = True
 
     def _render(self) -> None:
-        page = as_html(self._last, self._notes)
-        if self._show is None:
-            self._show = self._cell.run(self._display, page)
-        else:
-            self._show(page)
+        self._show(as_html(self._last, self._notes))
 
 
 def as_html(snapshot: Snapshot, notes: list[str] | None = None) -> str:

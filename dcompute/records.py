@@ -112,7 +112,11 @@ class Receipt:
 
     def to_json(self) -> dict[str, Any]:
         """A form that JSON and msgpack take."""
-        return asdict(self)
+        data = asdict(self)
+        for failure in data["failures"]:
+            # a member of an enum is text too, but no message of Dask's carries it
+            failure["kind"] = str(failure["kind"])
+        return data
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Receipt:

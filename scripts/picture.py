@@ -35,8 +35,9 @@ def main() -> None:
         # The picture is of anybody's clone, not of this one.
         console.print(Text.from_ansi(line.replace(str(home), "demo").replace(str(ROOT), "~/dcompute")))
     svg = console.export_svg(title="dcompute")
-    # Fonts from elsewhere are not fetched for a picture: the viewer's own monospace does.
-    (ROOT / "docs" / "demo.svg").write_text(re.sub(r"\s*@font-face \{.*?\}", "", svg, flags=re.DOTALL))
+    # Fonts from elsewhere are not fetched for a picture: the viewer's own monospace does. And some viewers join blanks unasked.
+    svg = re.sub(r"\s*@font-face \{.*?\}", "", svg, flags=re.DOTALL).replace("<text ", '<text xml:space="preserve" ')
+    (ROOT / "docs" / "demo.svg").write_text(svg)
 
 
 def run(home: Path) -> str:

@@ -169,10 +169,12 @@ class State:
             self._resolve_sent(batch)
 
     def _resolve_sent(self, batch: AddBatch) -> None:
-        keys = self._sent_batches.pop(batch.id, ())
+        # what was sent under one id may be written again under another, which stands for it
+        sent_as = batch.stands_for or batch.id
+        keys = self._sent_batches.pop(sent_as, ())
         held = [key for start, stop in batch.holds for key in keys[start:stop]]
         for key in held:
-            if self.sent.get(key) == batch.id:
+            if self.sent.get(key) == sent_as:
                 del self.sent[key]
         for key in batch.final:
             self.sent.pop(key, None)

@@ -258,7 +258,7 @@ class TestHtml:
             clock.now += 0.3
         show.close(Snapshot(done=9, total=9, state="finished"))
         assert len(shown) == 1
-        assert len(pages) == 3
+        assert len(pages) == 4
         assert "finished: 9 of 9 done" in pages[-1]
 
     def test_is_well_formed_and_harmless(self):
