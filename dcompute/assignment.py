@@ -17,7 +17,7 @@ from dcompute.dataset.names import new_run_id
 from dcompute.dataset.schema import to_text
 from dcompute.dataset.store import Store
 from dcompute.dataset.writer import Writer
-from dcompute.errors import StoreError, UsageError
+from dcompute.errors import StoreError, UsageError, WorkloadError
 from dcompute.graph import Packed, refuse_fusing
 from dcompute.inputs import Inputs
 from dcompute.records import STAYING_KINDS, Kind, Request, RunSpec
@@ -195,6 +195,11 @@ def _spec(
     code, code_digest, params_digest = pack(work, params or {}, keywords=source.keywords)
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise UsageError(f"seed={seed!r}: say a whole number")
+    if modules and work.isolation == "thread":
+        raise WorkloadError(
+            'modules= needs processes of its own, because a worker keeps what it has imported: leave isolation="thread" out, or install '
+            "the module on the workers"
+        )
     return RunSpec(
         run=new_run_id(),
         dataset=store.url,

@@ -103,9 +103,6 @@ class Worker(_Section):
     idle: Seconds
     setup_timeout: Annotated[Seconds, Field(gt=0)]
     scratch: str | None
-    part_size: Annotated[Bytes, Field(ge=1)]
-    output_head: Bytes
-    output_tail: Bytes
 
 
 class Store(_Section):

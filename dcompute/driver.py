@@ -21,7 +21,7 @@ from dcompute.assignment import Assignment
 from dcompute.config import settings
 from dcompute.dataset.requests import RequestReader
 from dcompute.dataset.writer import Writer
-from dcompute.errors import ClusterError, DcomputeError, InternalError, RunCancelled, StoreError
+from dcompute.errors import ClusterError, DcomputeError, InputError, InternalError, RunCancelled, StoreError
 from dcompute.flights import Flights
 from dcompute.intake import Intake
 from dcompute.ledger import Ledger
@@ -61,10 +61,12 @@ class Driver(threading.Thread):
         self._standing = Standing(assignment)
         self._cancel_reason: str | None = None
         self._over: w.End | None = None
+        self._input_error: InputError | None = None
         self._store_failed_at: float | None = None
         self._rewrites: dict[int, w.Settled] = {}  # by the batch number that stands for theirs
         self._rewrites_lost = 0
         self._salvaging = False
+        self._clean = False  # nothing is in flight that could still be written
         self._over_at: float | None = None
 
     @classmethod
@@ -139,16 +141,15 @@ class Driver(threading.Thread):
             takeover=assignment.options.takeover,
             waiting=self._on_waiting,
         )
-        clean = False
         self._writer.keep_alive()
         try:
             self._ledger = self._standing.ledger = Ledger.opened(self._writer, assignment.spec, assignment.workload.retry_policy())
-            clean = self._work()
+            self._work()
         finally:
-            self._close(clean=clean)
+            self._close()
 
-    def _work(self) -> bool:
-        """Do what is left to do; whether nothing is in flight any more."""
+    def _work(self) -> None:
+        """Do what is left to do."""
         self._intake = Intake(
             self.assignment,
             self._writer,
@@ -159,13 +160,14 @@ class Driver(threading.Thread):
             first = self._intake.first()
             self._standing.plan = self._intake.plan
             if first.exhausted and not first.items:
-                return True
+                self._clean = True
+                return
             with self.assignment.connect() as connection:
-                return self._drive(connection, first)
+                self._drive(connection, first)
         finally:
             self._intake.stop()
 
-    def _drive(self, connection: Any, first: w.Offered) -> bool:
+    def _drive(self, connection: Any, first: w.Offered) -> None:
         self._prepare(connection)
         try:
             self._feed(self._placing.capacity(self._window.classes))
@@ -179,10 +181,10 @@ class Driver(threading.Thread):
         finally:
             self._placing.forget()
         self._ledger.commit()
-        error = error_of(self._over, again=self.assignment.again)
+        self._clean = not self._flights.at_work and not self._rewrites
+        error = error_of(self._over, again=self.assignment.again) or self._input_error
         if error is not None:
             raise error
-        return not len(self._flights) and not self._rewrites
 
     def _gave_up(self) -> bool:
         """After a stop a rewrite is not waited for longer than this: the next driver does it."""
@@ -218,9 +220,10 @@ class Driver(threading.Thread):
         if self._cancel_reason is not None:
             raise RunCancelled(f"the run was cancelled before its first batch: {self._cancel_reason}")
 
-    def _close(self, *, clean: bool) -> None:
+    def _close(self) -> None:
+        """Settle the epoch where nothing is in flight; else a successor looks for what is still written."""
         try:
-            if clean:
+            if self._clean:
                 self._writer.close()
             else:
                 self._writer.abandon()
@@ -244,7 +247,11 @@ class Driver(threading.Thread):
         self._feed(self._flights.told(message))
 
     def _on_intake_failed(self, error: DcomputeError) -> None:
-        raise error
+        if not isinstance(error, InputError):
+            raise error
+        # what came before is still offered and done
+        self._input_error = error
+        self._standing.note(f"nothing comes after this: {error}")
 
     def _on_cancel(self, reason: str) -> None:
         self._standing.note(f"ending: {reason}")

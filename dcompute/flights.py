@@ -32,8 +32,10 @@ class Flight:
     executions: dict[str, str] = field(default_factory=dict)  #: execution id -> worker; more than one: Dask repeated the task
     at_work: int | None = None  #: index of the item that was executing at the last tick
     done: int = 0  #: items finished at the last tick
+    said: str = ""  #: what the item at work said of itself at the last tick
     heard: bool = False  #: its end was told
     dropped: bool = False  #: its task was cancelled
+    ended: bool = False  #: its worker said how it ended
 
 
 class Flights:
@@ -68,6 +70,11 @@ class Flights:
         return len(self._flights)
 
     @property
+    def at_work(self) -> int:
+        """Batches that a worker began to execute, and of whose end nothing was heard."""
+        return sum(bool(flight.executions) and not flight.ended for flight in self._flights.values())
+
+    @property
     def numbers(self) -> list[int]:
         """Batch numbers in flight."""
         return list(self._flights)
@@ -75,7 +82,12 @@ class Flights:
     @property
     def finished_items(self) -> int:
         """Items of batches in flight that are known to be finished: for progress only."""
-        return sum(flight.done for flight in self._flights.values())
+        return sum(flight.done for flight in list(self._flights.values()))
+
+    @property
+    def said(self) -> str:
+        """What an item at work says of itself, with its key: the newest batch that says something; for progress only."""
+        return next((flight.said for flight in reversed(list(self._flights.values())) if flight.said), "")
 
     def send(self, send: Send, resources: Mapping[str, float], schema: str | None, *, workers: tuple[str, ...] | None = None) -> None:
         """Hand a batch to the scheduler; a task of the same batch that is still known is forgotten."""
@@ -130,7 +142,9 @@ class Flights:
                 return Started(number, str(message.get("worker")))
             case "tick":
                 flight.at_work, flight.done = message.get("index"), int(message.get("done") or 0)
+                flight.said = _said(flight, message)
             case "nothing" if flight.dropped:
+                flight.ended = True
                 return self._lost(number, flight, str(message.get("nothing")))
             case "receipt":
                 return self._answered(number, flight, {"receipt": message.get("receipt")})
@@ -156,7 +170,7 @@ class Flights:
         return self._answered(number, flight, answer)
 
     def _answered(self, number: int, flight: Flight, answer: Mapping[str, Any]) -> Event:
-        flight.heard = True
+        flight.heard = flight.ended = True
         if answer.get("receipt") is not None:
             return Ended(number, Receipt.from_json(answer["receipt"]))
         if answer.get("setup_error") is not None:
@@ -197,6 +211,13 @@ class Flights:
             exclude=send.exclude,
             once=self._once,
         )
+
+
+def _said(flight: Flight, message: Mapping[str, Any]) -> str:
+    fraction, text = message.get("progress"), str(message.get("text") or "")
+    if flight.at_work is None or not (fraction or text):
+        return ""
+    return f"{flight.spec.keys[flight.at_work].text!r}: {100 * float(fraction or 0):.0f} % {text}".rstrip()
 
 
 def _setup_text(error: Mapping[str, Any]) -> str:

@@ -43,7 +43,8 @@ class Intake:
     offered
         Called, on a thread of the intake, with the answer to each :meth:`take`.
     failed
-        Called with what went wrong in the inputs or the plan; nothing comes after it.
+        Called with what went wrong. After an :class:`~dcompute.errors.InputError` what came before it is still offered, and nothing
+        else; after any other error nothing is.
     """
 
     def __init__(
@@ -58,7 +59,9 @@ class Intake:
         self._wanted = 0
         self._iterated = False
         self._stopped = False
-        self._problem: DcomputeError | None = None
+        self._came = 0
+        self._problem: DcomputeError | None = None  #: what the inputs raised
+        self._told: InputError | None = None  #: what ended the items early
         self.plan, self._reader = plan_of(assignment, writer.state)
 
     def first(self) -> Offered:
@@ -72,6 +75,8 @@ class Intake:
         self.plan.check_counted(self._source)
         threading.Thread(target=self._iterate, name="dcompute-inputs", daemon=True).start()
         found = self._gather(1)
+        if self._told is not None and not found.items:
+            raise self._told
         threading.Thread(target=self._serve, name="dcompute-intake", daemon=True).start()
         return found
 
@@ -110,12 +115,22 @@ class Intake:
         since = time.monotonic()
         exhausted = False
         while len(self._todo) < count and not exhausted:
-            chunk, exhausted = self._next_chunk()
-            self._todo.extend(self.plan.sift(chunk, self._reader.rows))
+            exhausted = self._told is not None or self._extend()
             if self._todo and time.monotonic() - since > PATIENCE and not self._buffer:
                 break
         items = [self._todo.popleft() for _ in range(min(count, len(self._todo)))]
         return Offered(items, exhausted=exhausted and not self._todo, remaining=self._remaining())
+
+    def _extend(self) -> bool:
+        """Sift what has been iterated; whether nothing comes after it."""
+        try:
+            chunk, last = self._next_chunk()
+            self._todo.extend(self.plan.sift(chunk, self._reader.rows))
+        except InputError as error:
+            self._told = error
+            self._failed(error)
+            return True
+        return last
 
     def _next_chunk(self) -> tuple[list[Item], bool]:
         """What has been iterated, once there is some; and whether that was the last."""
@@ -131,7 +146,7 @@ class Intake:
 
     def _remaining(self) -> int | None:
         """Items that may still come, where the inputs can be counted: those that will be skipped among them are not known yet."""
-        total = self._source.count
+        total = self._source.count if self._told is None else self.plan.tally.met
         return None if total is None else max(0, total - self.plan.tally.met) + len(self._todo)
 
     # -- the thread that iterates ----------------------------------------------------------------------------------------------------
@@ -144,8 +159,8 @@ class Intake:
         except Exception as error:
             log.debug("the inputs failed", exc_info=True)
             self._problem = InputError(
-                f"the inputs raised {type(error).__name__}: {error}, after {self.plan.tally.met + len(self._buffer):,} of them. "
-                "What came before is committed; mend the inputs and run the same line again"
+                f"the inputs raised {type(error).__name__}: {error}, after {self._came:,} of them. "
+                "What came before is executed and committed; mend the inputs and run the same line again"
             )
             self._problem.__cause__ = error
         with self._changed:
@@ -156,6 +171,7 @@ class Intake:
         buffer = self._buffer
         for item in items:
             buffer.append(item)
+            self._came += 1
             # a deque takes items without the lock; the lock is for waking who waits, and for waiting when far enough ahead
             if len(buffer) == 1 or len(buffer) >= AHEAD:
                 with self._changed:

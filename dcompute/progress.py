@@ -45,6 +45,7 @@ class Snapshot:
     rows: int = 0  #: rows of results
     rate: float = 0.0  #: ended items a second
     seconds_left: float | None = None  #: None where it cannot be told
+    item: str = ""  #: what an item at work says of itself, with its key
     note: str = ""  #: what the run is waiting for, if anything
     state: str = "running"  #: one word
 
@@ -56,6 +57,8 @@ class Snapshot:
 
 class Progress(Protocol):
     """Shows how a run goes on. One thread at a time calls it."""
+
+    lasting: ClassVar[bool]  #: stays as it is while nobody waits for the run, and goes on when somebody waits again
 
     def update(self, snapshot: Snapshot) -> None:
         """Take the newest figures; shown when it is time."""
@@ -121,6 +124,8 @@ def figures(snapshot: Snapshot) -> str:
         parts.append(_rate(snapshot.rate))
     if snapshot.seconds_left is not None and snapshot.ended != snapshot.total:
         parts.append(f"{duration(snapshot.seconds_left)} left")
+    if snapshot.item:
+        parts.append(snapshot.item)
     return ", ".join(parts)
 
 
@@ -149,6 +154,8 @@ def duration(seconds: float) -> str:
 class QuietProgress:
     """Shows nothing."""
 
+    lasting: ClassVar[bool] = True
+
     def update(self, snapshot: Snapshot) -> None:
         """Nothing."""
 
@@ -164,6 +171,8 @@ class LogProgress:
 
     The first line comes after :data:`LOG_SECONDS`, so that short runs leave only their last one.
     """
+
+    lasting: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -214,6 +223,7 @@ def _line(snapshot: Snapshot) -> str:
 class BarProgress:
     """A bar on a terminal; lines that the program prints meanwhile go above it."""
 
+    lasting: ClassVar[bool] = False
     _latest: ClassVar[weakref.ref[BarProgress] | None] = None
 
     def __init__(self, stream: TextIO, *, clock: Callable[[], float] = time.monotonic, console: Console | None = None) -> None:
@@ -288,6 +298,8 @@ def _markup(snapshot: Snapshot) -> str:
 
 class HtmlProgress:
     """A bar and a line in the output of a notebook's cell, kept up to date in place."""
+
+    lasting: ClassVar[bool] = False
 
     def __init__(
         self, *, clock: Callable[[], float] = time.monotonic, display: Callable[[str], Callable[[str], Any]] | None = None

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dcompute.dataset import Dataset
     from dcompute.driver import Driver
     from dcompute.outlook import Preview
-    from dcompute.progress import Snapshot
+    from dcompute.progress import Progress, Snapshot
 
 #: How often a waiting caller looks at the run, for its progress (seconds).
 LOOK_SECONDS = 0.1
@@ -102,6 +102,7 @@ class Run:
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
+        self._shown: Progress | None = None
 
     @property
     def id(self) -> str:
@@ -134,14 +135,17 @@ class Run:
         from dcompute.progress import make_progress
 
         until = None if timeout is None else time.monotonic() + timeout
-        show = make_progress(progress)
+        # a log whose lines come every ten seconds is not begun anew by who waits a second at a time
+        show = self._shown or make_progress(progress)
         try:
             ended = self._watch(show, until)
         except KeyboardInterrupt:
             show.close(None)
             self._interrupted()
             raise
-        show.close(self._driver.snapshot() if ended else None)
+        self._shown = show if show.lasting and not ended else None
+        if self._shown is None:
+            show.close(self._driver.snapshot() if ended else None)
         if ended and self._driver.error is not None:
             raise self._driver.error
         return ended

@@ -81,6 +81,7 @@ class Standing:
             rows=counts.rows,
             rate=rate,
             seconds_left=left,
+            item=self._flights.said if self._flights is not None and self.state == "running" else "",
             note=self._note,
             state=self.state,
         )

@@ -140,9 +140,15 @@ class Inputs:
         """A hash of each key, good in this process only; cheaper than the items, of inputs that can be counted."""
         position = 0
         for bunch in self._source.bunches(_CHUNK):
-            roots = self._roots(bunch, range(position, position + len(bunch.values)))
+            positions = range(position, position + len(bunch.values))
+            roots = self._roots(bunch, positions)
             position += len(bunch.values)
-            plain = roots if set(map(type, roots)) <= {str, int} else [_plain(root) for root in roots]
+            try:
+                plain = roots if set(map(type, roots)) <= {str, int} else [_plain(root) for root in roots]
+            except KeyDerivationError:
+                self._refuse_lazy(bunch.values)
+                self._derive_and_tell(roots, positions)
+                raise
             yield np.fromiter(map(hash, plain), dtype=np.int64, count=len(plain)).view(np.uint64)
 
     # -- from values to items ------------------------------------------------------------------------------------------------------
@@ -301,6 +307,8 @@ def _source(inputs: Any) -> Source:
     if table is not None:
         return table
     _refuse_lazy(inputs)
+    if isinstance(inputs, (list, tuple)) and inputs:
+        _refuse_lazy(inputs[0])
     if isinstance(inputs, (list, tuple, range)) or _is_array(inputs):
         return Values(inputs)
     # a set has no numbered members, a sequence of somebody's own may have slow ones

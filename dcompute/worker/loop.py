@@ -18,6 +18,9 @@ from dcompute.worker.leftovers import Leftovers
 from dcompute.worker.meter import LONG, Meter, share
 from dcompute.worker.streams import Streams
 
+#: A call shorter than this (seconds) has hardly started another program: looking for one is left to a later item, as it is a system call.
+FORKING = 0.001
+
 
 class Process:
     """What a child keeps from batch to batch.
@@ -143,7 +146,7 @@ class Loop:
             metrics = _encode(item.metrics) if item.metrics else b""
             if figures.duration >= LONG or streams.is_dirty:
                 streams.item_ended(index)
-            if process.meter.ended - self._checked >= LONG and (left := self._count_leftovers()):
+            if (figures.duration >= FORKING or process.meter.ended - self._checked >= LONG) and (left := self._count_leftovers()):
                 figures = figures._replace(leftovers=left)
             journal.write(index, succeeded, started, figures, metrics, payload)
             context.end()
@@ -185,7 +188,7 @@ class Loop:
             self._journal.report(fraction, text)
 
     def _count_leftovers(self) -> int:
-        """Processes that came since the last look; every 20 ms, because a look is a system call."""
+        """Processes that came since the last look."""
         self._checked = perf_counter()
         left = self._process.leftovers.count()
         self.leftovers += left

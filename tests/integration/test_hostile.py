@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,7 +25,6 @@ HOSTILE: dict[str, str | None] = {
     "unpicklable": "permanent",
     "unprintable": "permanent",
     "liar": "permanent",
-    "print": None,
     "grandchild": None,
 }
 NEIGHBOURS = 24
@@ -104,7 +102,7 @@ def act(do: str, trace: str) -> str:
     elif do == "liar":
         raise Liar("I am a connection")
     elif do == "print":
-        for _ in range(64):
+        for _ in range(1024):
             sys.stdout.write("x" * (1 << 20) + "\n")
     elif do == "grandchild":
         left = subprocess.Popen(["sleep", "1000"], start_new_session=True)
@@ -142,7 +140,7 @@ def test_each_hostile_item_hurts_only_itself(unharmed: DaskProcesses, tmp_path: 
     items = [*neighbours, *HOSTILE]
     items = items[::5] + items[1::5] + items[2::5] + items[3::5] + items[4::5]
     run = dc.map(
-        by_value(timeout="4 s", memory="300 MiB", retries=0),
+        by_value(timeout="2 s", memory="300 MiB", retries=0),
         items,
         tmp_path / "d",
         params={"trace": str(trace)},
@@ -153,11 +151,110 @@ def test_each_hostile_item_hurts_only_itself(unharmed: DaskProcesses, tmp_path: 
     rows = last_attempts(tmp_path / "d")
     assert {do: None if pd.isna(rows.loc[do, "kind"]) else rows.loc[do, "kind"] for do in HOSTILE} == HOSTILE
     assert set(rows.loc[neighbours, "outcome"]) == {"succeeded"}
-    assert sorted(dc.open(tmp_path / "d").results().compute()["value"]) == sorted([*neighbours, "print", "grandchild"])
+    assert sorted(dc.open(tmp_path / "d").results().compute()["value"]) == sorted([*neighbours, "grandchild"])
     counts = executed(trace)
     assert {name: counts[name] for name in neighbours} == dict.fromkeys(neighbours, 1)
     assert rows.loc["grandchild", "leftovers"] >= 1
     (left,) = map(int, (tmp_path / "trace.left").read_text().split())
     assert not psutil.pid_exists(left)
-    assert len(rows.loc["print", "stdout"]) < 64 * 1024
     assert "Liar" in rows.loc["liar", "error"]
+
+
+def test_a_gigabyte_of_prints_harms_nothing(unharmed: DaskProcesses, tmp_path: Path) -> None:
+    """The item succeeds, and its row keeps the beginning and the end of what it printed."""
+    items = ["before", "print", "after"]
+    run = dc.map(by_value(), items, tmp_path / "d", params={"trace": str(tmp_path / "trace")}, client=unharmed.address, batch_size=3)
+    run.wait(progress="quiet")
+    rows = last_attempts(tmp_path / "d")
+    assert set(rows["outcome"]) == {"succeeded"}
+    assert executed(tmp_path / "trace") == Counter(items)
+    assert 8 * 1024 < len(rows.loc["print", "stdout"]) < 64 * 1024
+    assert "left out" in rows.loc["print", "stdout"]
+
+
+@pytest.mark.parametrize("do", ["os._exit", "unprintable"])
+def test_in_a_group_only_the_guilty_item_fails(do: str, unharmed: DaskProcesses, tmp_path: Path) -> None:
+    """The others succeed at their first attempt; the group's failure is nobody's attempt."""
+    trace = str(tmp_path / "trace")
+    source = act
+
+    @dc.workload(group=8, timeout="20 s", memory="300 MiB", retries=0)
+    def hostile(names: list[str]) -> list[str]:
+        return [source(name, trace) for name in names]
+
+    neighbours = [f"neighbour-{number}" for number in range(7)]
+    run = dc.map(hostile, [*neighbours[:3], do, *neighbours[3:]], tmp_path / "d", client=unharmed.address, batch_size=8)
+    run.wait(progress="quiet")
+    rows = last_attempts(tmp_path / "d")
+    assert rows.loc[do, "kind"] == HOSTILE[do]
+    assert set(rows.loc[neighbours, "outcome"]) == {"succeeded"}
+    assert set(rows["attempt"]) == {1}
+    assert run.summary().failed == 1
+
+
+def test_a_crash_is_tried_once_more_alone_where_nothing_is_said_of_retries(unharmed: DaskProcesses, tmp_path: Path) -> None:
+    """Two attempts, both crashes; then it stays failed, and its neighbours had one each."""
+    trace = tmp_path / "trace"
+    run = dc.map(by_value(), ["a", "segfault", "b"], tmp_path / "d", params={"trace": str(trace)}, client=unharmed.address, batch_size=3)
+    run.wait(progress="quiet")
+    assert executed(trace) == {"a": 1, "segfault": 2, "b": 1}
+    attempts = dc.open(tmp_path / "d").attempts().compute()
+    assert sorted(attempts.loc[attempts["item_key"] == "segfault", "attempt"]) == [1, 2]
+    assert run.summary().failed_by_kind == {"crash": 1}
+
+
+def test_a_set_up_that_fails_three_times_ends_the_run_with_its_log(unharmed: DaskProcesses, tmp_path: Path) -> None:
+    """InitializerError has what the set-up raised and printed; no item is billed, so that the corrected line does them all."""
+    broken = tmp_path / "broken"
+    broken.touch()
+
+    class Model:
+        def __init__(self, broken: str) -> None:
+            import os
+
+            if os.path.exists(broken):
+                print("loading the weights")
+                raise OSError("the weights are gone")
+
+        def __call__(self, x: int) -> int:
+            return x
+
+    run = dc.map(Model, range(8), tmp_path / "d", params={"broken": str(broken)}, client=unharmed.address)
+    with pytest.raises(InitializerError, match="the weights are gone") as caught:
+        run.wait(progress="quiet")
+    assert "loading the weights" in str(caught.value)
+    assert len(dc.open(tmp_path / "d").attempts().compute()) == 0
+    broken.unlink()
+    run = dc.map(Model, range(8), tmp_path / "d", params={"broken": str(broken)}, client=unharmed.address)
+    run.wait(progress="quiet")
+    assert run.summary().succeeded == 8
+
+
+def test_a_set_up_that_fails_once_works_and_is_billed_to_no_item(unharmed: DaskProcesses, tmp_path: Path) -> None:
+    """Its time is in no item's duration, its failure in no item's attempts, and it is done once a child."""
+    notes = tmp_path / "set-ups"
+
+    def load(notes: str) -> str:
+        import os
+        import time
+
+        with open(notes, "a") as file:
+            file.write(f"{os.getpid()}\n")
+        time.sleep(0.5)
+        with open(notes) as file:
+            if len(file.readlines()) <= 3:
+                raise RuntimeError("not yet")
+        return "ready"
+
+    def model(x: int, state: str) -> str:
+        return f"{x} {state}"
+
+    work = dc.workload(initializer=load)(model)
+    run = dc.map(work, range(12), tmp_path / "d", params={"notes": str(notes)}, client=unharmed.address, batch_size=2)
+    run.wait(progress="quiet")
+    rows = last_attempts(tmp_path / "d")
+    assert set(rows["outcome"]) == {"succeeded"}
+    assert set(rows["attempt"]) == {1}
+    assert rows["duration"].max() < 0.4
+    pids = notes.read_text().split()
+    assert len(pids) == len(set(pids))

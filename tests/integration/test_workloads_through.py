@@ -265,14 +265,12 @@ def test_progress_of_an_item_is_seen_while_it_runs(tmp_path: Path) -> None:
 
     run = dc.map(long, [5], tmp_path / "d", params={"seen": str(seen)})
     until = time.monotonic() + 20
-    while "umap" not in run.status().note and time.monotonic() < until:
+    while not (said := run.status().item) and time.monotonic() < until:
         time.sleep(0.05)
-    note = run.status().note
     seen.touch()
     done(run)
-    assert "40 %" in note
-    assert "umap" in note
-    assert "'5'" in note
+    assert said == "'5': 40 % umap"
+    assert run.status().item == ""
 
 
 def test_outside_an_item_current_has_harmless_defaults() -> None:

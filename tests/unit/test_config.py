@@ -43,7 +43,7 @@ class TestDefaults:
         found = config.settings()
         assert (found.batch.min, found.batch.max, found.batch.long, found.batch.bytes) == (1, 5, 30, 1_000_000)
         assert (found.driver.commit_interval, found.driver.heartbeat, found.driver.requests) == (1, 5, 1)
-        assert (found.worker.part_size, found.window.waiting, found.window.alike_share) == (128_000_000, 100_000, 0.95)
+        assert (found.batch.bytes, found.window.waiting, found.window.alike_share) == (1_000_000, 100_000, 0.95)
 
     def test_are_in_dasks_configuration(self):
         """``dask config`` and ``dask.config.get`` know the defaults once settings were asked for."""
@@ -133,7 +133,7 @@ class TestErrors:
             ("worker__idle", -1, "greater than or equal to 0"),
             ("worker__idle", True, "number"),
             ("worker__idle", float("inf"), "finite"),
-            ("worker__part_size", "3 foo", '"128 MB"'),
+            ("batch__bytes", "3 foo", '"128 MB"'),
             ("local__threads", 0, "greater than or equal to 1"),
             ("local__threads", True, "integer"),
             ("worker", 3, "section"),
