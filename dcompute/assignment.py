@@ -8,13 +8,13 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dcompute.cluster import Connection, connect, existing_client, leave_slot
 from dcompute.code import pack, zip_module
 from dcompute.config import settings
 from dcompute.dataset.names import new_run_id
-from dcompute.dataset.schema import to_text
+from dcompute.dataset.schema import declared, to_text
 from dcompute.dataset.store import Store
 from dcompute.dataset.writer import Writer
 from dcompute.errors import StoreError, UsageError, WorkloadError
@@ -23,9 +23,6 @@ from dcompute.inputs import Inputs
 from dcompute.records import STAYING_KINDS, Kind, Request, RunSpec
 from dcompute.window import WindowConfig
 from dcompute.workload import Workload
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 #: What ``retry_failed`` may say beside True, False and kinds.
 NEVER = "never"
@@ -216,21 +213,10 @@ def _spec(
         isolation=work.isolation,
         idempotent=work.idempotent,
         seed=seed,
-        schema=_schema_text(work.schema),
+        schema=to_text(declared(work.schema)) if work.schema is not None else None,
         metrics=settings().metrics,
         storage_options=tuple(store.storage_options.items()),
     )
-
-
-def _schema_text(schema: Any) -> str | None:
-    if schema is None:
-        return None
-    import pyarrow as pa
-
-    declared: pa.Schema = (
-        schema if isinstance(schema, pa.Schema) else pa.schema(list(schema.items()) if isinstance(schema, Mapping) else schema)
-    )
-    return to_text(declared)
 
 
 def _again() -> str:

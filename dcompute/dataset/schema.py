@@ -11,7 +11,10 @@ written:
 from __future__ import annotations
 
 import base64
+import datetime
 import json
+from collections import Counter
+from collections.abc import Mapping
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any
@@ -20,14 +23,61 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dcompute.dataset import meeting
-from dcompute.errors import SchemaError
+from dcompute.errors import SchemaError, WorkloadError
 
 #: Columns that every results part begins with; a result may not have them.
 RESERVED = ("item_key", "key_kind")
 
+_PYTHON_TYPES: dict[Any, pa.DataType] = {
+    bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string(), bytes: pa.binary(),
+    datetime.datetime: pa.timestamp("us"), datetime.date: pa.date32(), datetime.timedelta: pa.duration("us"),
+}  # fmt: skip
 _INT_LIMIT = 2**53
 _UNITS = ("s", "ms", "us", "ns")
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+
+
+def declared(schema: Any) -> pa.Schema:
+    """The schema that a user declares: one of Arrow, its fields, or names and types.
+
+    A type is Arrow's or NumPy's, the name of one, or a type of Python's own.
+
+    Raises
+    ------
+    WorkloadError
+        Which says what is no type, or has a reserved name.
+    """
+    if isinstance(schema, pa.Schema):
+        found = schema
+    else:
+        try:
+            found = pa.schema([_declared_field(one) for one in (schema.items() if isinstance(schema, Mapping) else schema)])
+        except TypeError:
+            raise WorkloadError(f'schema={schema!r}: say names and types, such as {{"path": "string", "size": "int64"}}') from None
+    for name, times in Counter(found.names).items():
+        if name in RESERVED:
+            raise WorkloadError(f"schema= has the column {name!r}, which every dataset writes itself: leave it out, or rename it")
+        if times > 1:
+            raise WorkloadError(f"schema= has the column {name!r} {times} times: names are different")
+    return pa.schema([meeting.plain(field) for field in found])
+
+
+def _declared_field(one: Any) -> pa.Field:
+    if isinstance(one, pa.Field):
+        return one
+    if isinstance(one, str):
+        raise TypeError
+    name, type_ = one
+    try:
+        return pa.field(name, type_ if isinstance(type_, pa.DataType) else _type_of(type_))
+    except (pa.ArrowException, ValueError, TypeError, KeyError):
+        raise WorkloadError(f'schema= has {type_!r} for column {name!r}, which is no type: say pyarrow.int64() or "int64", or float') from None
+
+
+def _type_of(given: Any) -> pa.DataType:
+    if given in _PYTHON_TYPES:
+        return _PYTHON_TYPES[given]
+    return pa.type_for_alias(given) if isinstance(given, str) else pa.from_numpy_dtype(given)
 
 
 def to_text(schema: pa.Schema) -> str:

@@ -195,9 +195,10 @@ def driver_state(store: Store, state: State) -> Literal["idle", "running", "inte
     """What the last driver does, as far as can be seen from here."""
     if not state.is_open or state.driver is None:
         return "idle"
-    alive = Process.of(state.driver).is_alive()
+    alive, beat = Process.of(state.driver).is_alive(), read_heartbeat(store, state.driver.run) or {}
+    if beat.get("state") in ("ended", "taken over"):
+        return "interrupted"  # its process may live on: a notebook
     if alive is None:
-        beat = read_heartbeat(store, state.driver.run) or {}
         alive = abs(time.time() - float(beat.get("time", state.driver.at))) < STALE_SECONDS
     return "running" if alive else "interrupted"
 

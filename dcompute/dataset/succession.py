@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Container
+from collections.abc import Callable
 
 from dcompute.dataset.entries import Close, Entry, Open, Replace
 from dcompute.dataset.lease import Clock, Process, Watch, read_heartbeat
@@ -31,8 +31,8 @@ class Succession:
     ----------
     store
         Where the dataset is.
-    live
-        Runs that have a driver in this very process.
+    drives
+        Whether a run has a driver in this very process.
     waiting
         Called with a line of progress and the seconds left.
     clock
@@ -40,10 +40,10 @@ class Succession:
     """
 
     def __init__(
-        self, store: Store, live: Container[str], *, waiting: Callable[[str, float], None] | None = None, clock: Clock = time
+        self, store: Store, drives: Callable[[str], bool], *, waiting: Callable[[str, float], None] | None = None, clock: Clock = time
     ) -> None:
         self._store = store
-        self._live = live
+        self._drives = drives
         self._waiting = waiting
         self._clock = clock
 
@@ -95,7 +95,7 @@ class Succession:
     def _is_alive(self, driver: Open) -> bool | None:
         process = Process.of(driver)
         if process == Process.own():
-            return driver.run in self._live
+            return self._drives(driver.run)
         alive = process.is_alive()
         if alive:
             heartbeat = read_heartbeat(self._store, driver.run) or {}

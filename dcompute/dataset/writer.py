@@ -57,6 +57,8 @@ class Writer:
 
     #: Writers of this process, by run: a run of it that is not here has no driver any more.
     _live: ClassVar[weakref.WeakValueDictionary[str, Writer]] = weakref.WeakValueDictionary()
+    #: Runs of this process that open their epoch just now: their entry may be seen before there is a writer.
+    _opening: ClassVar[set[str]] = set()
 
     def __init__(self, store: Store, log: Log, state: State, *, dataset: str, clock: Clock) -> None:
         if state.driver is None:
@@ -100,7 +102,7 @@ class Writer:
         _, state = open_dataset(store)
         refuse_other_workload(store, state, workload)
         if not takeover:
-            Succession(store, cls._live).refuse_if_alive(state)
+            Succession(store, cls._drives).refuse_if_alive(state)
 
     @classmethod
     def acquire(
@@ -141,20 +143,30 @@ class Writer:
             raise UsageError(f"{run!r} cannot be the id of a run: use letters, digits, '-', '_' and '.'")
         dataset, state = open_dataset(store, create=True)
         log = Log(store, now=clock.time, sleep=clock.sleep)
-        succession = Succession(store, cls._live, waiting=waiting, clock=clock)
-        while True:
-            refuse_other_workload(store, state, workload)
-            if state.is_open and not takeover:
-                succession.await_end(state, log)
-            try:
-                entry = log.append(state.number + 1, [_open(state, workload, run, clock)])
-            except LostRace as race:
-                succession.read_on(state, race.entry, takeover=takeover)
-                continue
-            state.apply(entry)
-            writer = cls(store, log, state, dataset=dataset, clock=clock)
-            writer._heartbeat.beat("running", {}, now=True)
-            return writer
+        succession = Succession(store, cls._drives, waiting=waiting, clock=clock)
+        opening = _open(workload, run)
+        cls._opening.add(run)
+        try:
+            while True:
+                refuse_other_workload(store, state, workload)
+                if state.is_open and not takeover:
+                    succession.await_end(state, log)
+                try:
+                    entry = log.append(state.number + 1, [replace(opening, epoch=state.epoch + 1, at=clock.time())])
+                except LostRace as race:
+                    succession.read_on(state, race.entry, takeover=takeover)
+                    continue
+                state.apply(entry)
+                writer = cls(store, log, state, dataset=dataset, clock=clock)
+                writer._heartbeat.beat("running", {}, now=True)
+                return writer
+        finally:
+            cls._opening.discard(run)
+
+    @classmethod
+    def _drives(cls, run: str) -> bool:
+        """Whether a run has a driver in this process; one that opens its epoch is in one set before it leaves the other."""
+        return run in cls._opening or run in cls._live
 
     def commit(self, actions: Sequence[Action]) -> int:
         """Commit actions as one entry.
@@ -344,18 +356,9 @@ def without(actions: Sequence[Action], committed: Sequence[Action]) -> tuple[Act
     return tuple(left)
 
 
-def _open(state: State, workload: str, run: str, clock: Clock) -> Open:
+def _open(workload: str, run: str) -> Open:
     own = Process.own()
-    return Open(
-        epoch=state.epoch + 1,
-        run=run,
-        workload=workload,
-        host=own.host,
-        boot=own.boot,
-        pid=own.pid,
-        started=own.started,
-        at=clock.time(),
-    )
+    return Open(epoch=0, run=run, workload=workload, host=own.host, boot=own.boot, pid=own.pid, started=own.started, at=0.0)
 
 
 def _create(store: Store) -> bytes:

@@ -45,7 +45,7 @@ def double(x: int) -> int:
 
 def go_on(folder: Path, *, takeover: bool = False) -> dc.Run:
     """The same work from this process, quick."""
-    return dc.map(double, range(ITEMS), folder / "d", takeover=takeover)
+    return dc.map(double, range(ITEMS), folder / "d", takeover=takeover, on_change="keep")
 
 
 def check(folder: Path, items: int = ITEMS) -> None:

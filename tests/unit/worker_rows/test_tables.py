@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import time
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -293,23 +292,6 @@ def test_ranges_are_half_open_and_ascending() -> None:
     """Indexes in any order become the fewest ranges."""
     assert ranges([4, 0, 1, 2, 7, 6]) == ((0, 3), (4, 5), (6, 8))
     assert ranges([]) == ()
-
-
-def test_a_hundred_thousand_scalars_take_well_under_half_a_second(tmp_path: Path) -> None:
-    """The way of short items from rows to results parts costs a few microseconds of CPU each (best of three)."""
-    payloads = [encode(to_rows(number)) for number in range(100_000)]
-    batch = _batch(len(payloads))
-    took = []
-    for attempt in range(3):
-        folder = tmp_path / str(attempt)
-        folder.mkdir()
-        began = time.process_time()
-        parts = Parts(folder, _run(), batch, "e")
-        for index, payload in enumerate(payloads):
-            parts.add(index, decode(payload), len(payload))
-        parts.finish([])
-        took.append(time.process_time() - began)
-    assert min(took) < 0.5
 
 
 _SCALARS = st.one_of(
