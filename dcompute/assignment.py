@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dcompute.cluster import Connection, connect, existing_client, leave_slot
+from dcompute.cluster import Connection, Place, connect, existing_client, leave_slot, place_of
 from dcompute.code import pack, zip_module
 from dcompute.config import settings
 from dcompute.dataset.names import new_run_id
@@ -22,6 +22,7 @@ from dcompute.graph import Packed, refuse_fusing
 from dcompute.inputs import Inputs
 from dcompute.records import STAYING_KINDS, Kind, Request, RunSpec
 from dcompute.window import WindowConfig
+from dcompute.worker.supervisor import release
 from dcompute.workload import Workload
 
 #: What ``retry_failed`` may say beside True, False and kinds.
@@ -88,7 +89,7 @@ class Assignment:
     packed: Packed
     options: Options
     request: Request
-    found: Any  #: the client, address or cluster to use; None: a local cluster is started
+    place: Place | None  #: where the scheduler is; None: a local cluster is started
     again: str  #: "run the same line again: ..."
 
     @classmethod
@@ -115,7 +116,8 @@ class Assignment:
         """
         options.check()
         refuse_fusing()
-        found = client if client is not None else (leave_slot() or existing_client())
+        around = leave_slot()  # whatever cluster is named: a task that waits for a run must not hold the slot that it needs
+        found = client if client is not None else (around or existing_client())
         work = Workload.of(workload)
         source = Inputs.of(inputs, key=key)
         store = _store(dataset)
@@ -129,18 +131,20 @@ class Assignment:
             packed=Packed.of(spec),
             options=options,
             request=work.request(),
-            found=found,
+            place=place_of(found) if found is not None else None,
             again=_again(),
         )
 
     @contextlib.contextmanager
     def connect(self) -> Iterator[Connection]:
         """The cluster, for as long as the run needs it."""
-        connection = connect(self.found, workers=self.options.workers)
+        connection = connect(self.place, workers=self.options.workers)
         try:
             yield connection
         finally:
             connection.close()
+            if connection.owns_cluster:
+                release(self.spec.run)
 
     def window_config(self) -> WindowConfig:
         """Limits and sizes of this run's window."""

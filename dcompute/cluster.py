@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dcompute.config import settings
@@ -132,25 +133,40 @@ def leave_slot() -> Any | None:
     return worker
 
 
-def connect(found: Any, *, workers: int | None = None) -> Connection:
-    """A connection of our own to the scheduler of ``found``; a local cluster where that is None.
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a scheduler is; what it was read from may be closed meanwhile."""
+
+    address: str
+    security: Any = None
+    elastic: Any = None  #: the cluster, which may be adaptive
+
+
+def connect(place: Place | None, *, workers: int | None = None) -> Connection:
+    """A connection of our own to a scheduler; a local cluster where that is None.
 
     Parameters
     ----------
-    found
-        A client, an address, a cluster, a worker (inside a task), or None.
+    place
+        Where the scheduler is.
     workers
         Threads of the local cluster; the machine's where None.
     """
-    if found is None:
+    if place is None:
         return _start_local(workers)
-    address, security = _where(found)
-    return Connection(_open_client(address, security), elastic=getattr(found, "cluster", found))
+    return Connection(_open_client(place.address, place.security), elastic=place.elastic)
 
 
-def _where(found: Any) -> tuple[str, Any]:
+def place_of(found: Any) -> Place:
+    """Where the scheduler of a client, an address, a cluster or a worker (inside a task) is.
+
+    Raises
+    ------
+    UsageError
+        It is connected to none.
+    """
     if isinstance(found, str):
-        return found, None
+        return Place(found)
     scheduler = getattr(found, "scheduler", None)
     address = getattr(scheduler, "address", None) or getattr(found, "scheduler_address", None)
     if not address:
@@ -158,7 +174,7 @@ def _where(found: Any) -> tuple[str, Any]:
             f"client={type(found).__name__} is not connected to a scheduler: await an asynchronous client first, "
             "or pass a connected Client, a cluster or an address such as 'tcp://host:8786'"
         )
-    return str(address), getattr(found, "security", None)
+    return Place(str(address), getattr(found, "security", None), getattr(found, "cluster", found))
 
 
 def _open_client(address: str, security: Any) -> Client:

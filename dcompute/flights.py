@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dcompute.graph import Packed, Placement, batch_task, pack_values, rewrite_task
+from dcompute.packed import Fingerprints, Keys, Numbers
 from dcompute.records import BatchSpec, Receipt, RunSpec, batch_id, split_batch_id
 from dcompute.window import Ended, Lost, SetupFailed, Started
 
@@ -200,10 +201,10 @@ class Flights:
         items = [attempt.item for attempt in send.tries]
         return BatchSpec(
             id=batch_id(self._spec.run, self._epoch, send.number),
-            keys=tuple(item.key for item in items),
-            attempts=tuple(attempt.attempt for attempt in send.tries),
-            fingerprints=tuple(item.fingerprint for item in items),
-            values=pack_values(item.value for item in items),
+            keys=Keys.of([item.key for item in items]),
+            attempts=Numbers.of([attempt.attempt for attempt in send.tries]),
+            fingerprints=Fingerprints.of([item.fingerprint for item in items]),
+            values=pack_values([item.value for item in items]),
             schema=schema,
             memory=send.request.memory,
             cpus=send.request.cpus,

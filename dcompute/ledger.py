@@ -207,15 +207,21 @@ class Ledger:
 
     def _hide(self, settled: Settled) -> None:
         """A changed or retried item is hidden by the entry that adds its first new attempt, and by no later one."""
-        left_out = set(settled.left_out)
+        left_out, waiting = set(settled.left_out), _retried(settled)
         held = (index for start, stop in settled.receipt.holds for index in range(start, stop) if index not in left_out)
         for index in held:
             item = settled.tries[index].item
             if item.key in self._to_retry:
                 self._overtaken.add(item.key)
-            if item.replaces and item.key not in self._hidden:
-                self._hidden.add(item.key)
+            if not item.replaces:
+                continue
+            if item.key not in self._hidden:
                 self._to_hide.append(item.key)
+            # only an item that will be tried again comes back: no other needs to be remembered
+            if index in waiting:
+                self._hidden.add(item.key)
+            else:
+                self._hidden.discard(item.key)
 
     def _row(self, attempt: Try, failure: Failure, batch: str) -> tuple[Any, ...]:
         spec = self._spec

@@ -6,6 +6,7 @@ Every record is frozen. What crosses a process or lies on storage has a JSON for
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
@@ -162,9 +163,9 @@ class BatchSpec:
     """What one Dask task executes."""
 
     id: str  #: ``<run>-<epoch>-<number>``
-    keys: tuple[ItemKey, ...]
-    attempts: tuple[int, ...]  #: attempt number of each item, from 1
-    fingerprints: tuple[str, ...]
+    keys: Sequence[ItemKey]  #: these three are tuples, or columns of ``packed`` where there are many
+    attempts: Sequence[int]  #: attempt number of each item, from 1
+    fingerprints: Sequence[str]
     values: bytes = field(repr=False)  #: pickled list of values; opened in the child only
     schema: str | None = None  #: the dataset's schema when the batch was sent
     memory: int | None = None  #: bytes for one call; None: the slot's share of its worker's

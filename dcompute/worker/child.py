@@ -66,7 +66,7 @@ class Child:
         self._streams = streams
         self._process: Process | None = None
         self._shared = Figures()
-        self._executed = ""
+        self._batch_at_hand: BatchSpec | None = None  # the one that was executed last, its columns opened
 
     def serve(self) -> None:
         """Answer messages until there are no more."""
@@ -110,12 +110,16 @@ class Child:
             return {"op": "full", "text": str(error)}
         finally:
             journal.close()
-        self._shared, self._executed = process.meter.batch(), batch.id
+        self._shared, self._batch_at_hand = process.meter.batch(), batch
         return {"op": "executed", "calls": process.calls, "leftovers": loop.leftovers}
 
     def _finish(self, message: Message) -> dict[str, Any]:
         run: RunSpec = pickle.loads(message.blobs[0])  # noqa: S301
         batch: BatchSpec = pickle.loads(message.blobs[1])  # noqa: S301
+        own, self._batch_at_hand = self._batch_at_hand, None
+        mine = own is not None and own.id == batch.id
+        if own is not None and mine:
+            batch = own
         detail = json.loads(message.blobs[2])
         journal = Journal(message["journal"])
         try:
@@ -124,7 +128,7 @@ class Child:
             around = Surroundings(
                 worker=message["worker"], memory_limit=message["memory_limit"], pid=os.getpid(),
                 stdout=_by_index(detail["stdout"]), stderr=_by_index(detail["stderr"]), peaks=_by_index(detail["peaks"]),
-                shared=self._shared if self._executed == batch.id else Figures(),
+                shared=self._shared if mine else Figures(),
             )  # fmt: skip
             times = {name: message[name] for name in ("slot_seconds", "setup_seconds", "leftovers")}
             made = Finisher(message["folder"], run, batch, around).finish(journal, message["execution"], times)

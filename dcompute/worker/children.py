@@ -309,6 +309,14 @@ class Idle:
         for child in ending:
             child.retire()
 
+    def end(self, run: str) -> None:
+        """End those of one run."""
+        with self._lock:
+            ending = [child for child in self._children if child.identity[0] == run]
+            self._children = [child for child in self._children if child not in ending]
+        for child in ending:
+            child.retire()
+
     def __len__(self) -> int:
         return len(self._children)
 

@@ -11,7 +11,7 @@ from dcompute.errors import ClusterError
 from dcompute.worker.children import Child, GuardianHandle, Idle
 from dcompute.worker.execution import Execution, Executor, SetupFailure, Tick, Work
 
-__all__ = ["Execution", "SetupFailure", "Supervisor", "Tick", "Work", "supervisor"]
+__all__ = ["Execution", "SetupFailure", "Supervisor", "Tick", "Work", "release", "supervisor"]
 
 #: Seconds that a child without work is kept, where nobody says otherwise.
 IDLE = 60.0
@@ -65,6 +65,10 @@ class Supervisor:
             ticked=ticked,
         )
         return executor.run()
+
+    def release(self, run: str) -> None:
+        """End the idle children of a run that has ended; returns at once."""
+        self._children.end(run)
 
     def close(self) -> None:
         """End all children and the guardian; nothing is left."""
@@ -136,3 +140,11 @@ def supervisor() -> Supervisor:
             _known, _known_pid = Supervisor(), os.getpid()
             atexit.register(_known.close)
         return _known
+
+
+def release(run: str) -> None:
+    """End the idle children that this process has of a run that has ended."""
+    with _known_lock:
+        known = _known if _known_pid == os.getpid() else None
+    if known is not None:
+        known.release(run)

@@ -127,7 +127,8 @@ def test_an_asynchronous_client_is_used(tmp_path: Path) -> None:
         ):
             run = dc.map(double, range(4), tmp_path / "d")
             assert await asyncio.to_thread(run.wait, 60, progress="quiet")
-            return await asyncio.to_thread(workers_of, run), set(client.scheduler_info()["workers"])
+            assert client.asynchronous
+            return await asyncio.to_thread(workers_of, run), {worker.address for worker in cluster.workers.values()}
 
     used, there = asyncio.run(main())
     assert used == there

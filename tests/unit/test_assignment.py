@@ -1,0 +1,52 @@
+"""What ``dc.map`` refuses before anything is started, and how a person is told to go on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dcompute.assignment import Options
+from dcompute.errors import UsageError
+from dcompute.records import Kind
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"batch_size": "large"}, "batch_size='large'"),
+        ({"errors": "ignore"}, "errors='ignore'"),
+        ({"on_change": "redo"}, "on_change='redo'"),
+        ({"max_failures": -1}, "max_failures=-1"),
+        ({"max_failures": 2.5}, "max_failures=2.5"),
+        ({"max_failures": True}, "max_failures=True"),
+        ({"retry_failed": "crashed"}, "retry_failed='crashed'"),
+        ({"retry_failed": ["timeout", "slow"]}, "retry_failed='slow'"),
+    ],
+)
+def test_an_option_that_makes_no_sense_is_refused_by_name(options: dict[str, Any], told: str) -> None:
+    """The error has the option and what was given."""
+    with pytest.raises(UsageError, match=told.replace("(", r"\(")):
+        Options(**options).check()
+
+
+def test_what_goes_again_by_itself() -> None:
+    """Failures of the world go again, those of the item stay; nothing does with "never"."""
+    assert Options().kinds_again() == {Kind.TRANSIENT, Kind.RECOVERABLE, Kind.INFRASTRUCTURE, Kind.CANCELLED}
+    assert Options(retry_failed="never").kinds_again() is None
+
+
+def test_what_goes_again_when_asked() -> None:
+    """All kinds, or those that are named beside the usual ones; stopping at errors implies all."""
+    assert Options(retry_failed=True).kinds_again() == frozenset(Kind)
+    assert Options(errors="raise").kinds_again() == frozenset(Kind)
+    assert Options(retry_failed="timeout").kinds_again() == Options().kinds_again() | {Kind.TIMEOUT}
+    assert Options(retry_failed=("timeout", "crash")).kinds_again() == Options().kinds_again() | {Kind.TIMEOUT, Kind.CRASH}
+
+
+def test_what_may_run_once_goes_again_only_when_asked() -> None:
+    """With ``idempotent=False`` no kind goes by itself."""
+    assert Options().kinds_again(idempotent=False) == frozenset()
+    assert Options(errors="raise").kinds_again(idempotent=False) == frozenset()
+    assert Options(retry_failed="infrastructure").kinds_again(idempotent=False) == {Kind.INFRASTRUCTURE}

@@ -1,0 +1,49 @@
+"""What a run says of itself at its end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dcompute.summary import Summary
+
+
+def summary(**changes: Any) -> Summary:
+    return Summary(**{"run": "r", "dataset": "/d", "workload": "flux", "state": "finished", **changes})
+
+
+def test_nothing_to_do_is_up_to_date() -> None:
+    """Not a rate of nothing in no time."""
+    assert str(summary(skipped=1200, seconds=0.5)) == "flux -> /d: up to date, 1,200 items done before"
+
+
+def test_figures_of_a_run() -> None:
+    """What succeeded, its rows, and how fast."""
+    text = str(summary(succeeded=8, failed=2, failed_by_kind={"timeout": 2}, rows=80, seconds=5.0, skipped=3))
+    assert "8 succeeded, 80 rows, 3 done before, in 5.0 s (2.0 items/s)" in text
+    assert "2 failed: 2 timeout" in text
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ("skipped_failed", {"crash": 4}, "retry_failed=True"),
+        ("kept_changed", 7, 'version="code"'),
+        ("doubled", 5, "counted once"),
+        ("left", 9, "the same line again goes on"),
+        ("adopted", 2, "adopted"),
+        ("redone", 3, "done again"),
+    ],
+)
+def test_what_needs_a_word_has_its_line(field: str, value: Any, told: str) -> None:
+    """Each says what to do where there is something to do."""
+    assert told in str(summary(succeeded=1, seconds=1.0, **{field: value}))
+
+
+def test_all_succeeded_means_now_and_before() -> None:
+    """What failed before and stays, or is left, is no success."""
+    assert summary(succeeded=3).all_succeeded
+    assert not summary(succeeded=3, failed=1).all_succeeded
+    assert not summary(skipped_failed={"crash": 1}).all_succeeded
+    assert not summary(succeeded=3, state="cancelled").all_succeeded
