@@ -14,7 +14,7 @@ from dcompute.cluster import Connection, Place, connect, existing_client, leave_
 from dcompute.code import pack, zip_module
 from dcompute.config import settings
 from dcompute.dataset.names import new_run_id
-from dcompute.dataset.schema import declared, to_text
+from dcompute.dataset.schema import declared, join_declared, to_text
 from dcompute.dataset.store import Store
 from dcompute.dataset.writer import Writer
 from dcompute.errors import StoreError, UsageError, WorkloadError
@@ -122,7 +122,7 @@ class Assignment:
         source = Inputs.of(inputs, key=key)
         store = _store(dataset)
         spec = _spec(work, source, store, params=params, modules=modules, seed=seed, name=name)
-        Writer.check(store, spec.workload, options.takeover)
+        join_declared(Writer.check(store, spec.workload, options.takeover).schema, spec.schema)
         return cls(
             workload=work,
             source=source,

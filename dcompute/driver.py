@@ -7,11 +7,14 @@ the window turns them into instructions, and each instruction has one method her
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import queue
 import random
+import sys
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -47,6 +50,10 @@ LOSSES = 5
 MESSAGES = 1000
 
 
+#: What ended runs early and nobody has been told of, by run: said when the interpreter ends.
+_untold: dict[str, str] = {}
+
+
 class Driver(threading.Thread):
     """One run, from the right to write to the last commit. What others call is thread-safe; all else happens on the driver's thread."""
 
@@ -60,6 +67,7 @@ class Driver(threading.Thread):
         self._messages: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._standing = Standing(assignment)
         self._cancel_reason: str | None = None
+        self._starting: Intake | None = None  # while its first item is awaited
         self._over: w.End | None = None
         self._input_error: InputError | None = None
         self._store_failed_at: float | None = None
@@ -78,7 +86,7 @@ class Driver(threading.Thread):
         register = getattr(threading, "_register_atexit", None)
         if register is not None:
             with contextlib.suppress(RuntimeError):
-                register(driver.join)
+                register(functools.partial(_await_at_exit, driver.run_id, weakref.ref(driver)))
         return driver
 
     # -- what others call --------------------
@@ -87,7 +95,16 @@ class Driver(threading.Thread):
         """End the run; returns at once."""
         self.cancelled_here = True
         self._cancel_reason = reason
+        starting = self._starting
+        if starting is not None:
+            starting.stop()
         self._post(self._on_cancel, reason)
+
+    def raise_error(self) -> None:
+        """Raise what ended the run before its work was done, if anything did."""
+        if self.error is not None:
+            _untold.pop(self.run_id, None)
+            raise self.error
 
     def snapshot(self) -> Snapshot:
         """Where the run stands."""
@@ -130,6 +147,8 @@ class Driver(threading.Thread):
             self.error.__cause__ = error
         finally:
             self._standing.stop()
+            if self.error is not None and not self.cancelled_here:
+                _untold[self.run_id] = str(self.error)
             self.ended.set()
 
     def _execute(self) -> None:
@@ -156,19 +175,35 @@ class Driver(threading.Thread):
             offered=lambda offered: self._post(self._feed, offered),
             failed=lambda error: self._post(self._on_intake_failed, error),
         )
+        self._clean = True
         try:
-            first = self._intake.first()
+            first = self._first()
             self._standing.plan = self._intake.plan
             if first.exhausted and not first.items:
-                self._clean = True
                 return
             with self.assignment.connect() as connection:
                 self._drive(connection, first)
         finally:
             self._intake.stop()
 
+    def _first(self) -> w.Offered:
+        """The first item there is to do; a cancel ends the wait for inputs that are slow to come."""
+        self._starting = self._intake
+        try:
+            self._refuse_cancelled()
+            first = self._intake.first()
+            self._refuse_cancelled()
+        finally:
+            self._starting = None
+        return first
+
+    def _refuse_cancelled(self) -> None:
+        if self._cancel_reason is not None:
+            raise RunCancelled(f"the run was cancelled before its first batch ({self._cancel_reason}). To go on, {self.assignment.again}")
+
     def _drive(self, connection: Any, first: w.Offered) -> None:
         self._prepare(connection)
+        self._clean = False
         try:
             self._feed(self._placing.capacity(self._window.classes))
             self._feed(first)
@@ -201,7 +236,7 @@ class Driver(threading.Thread):
         self._placing.refuse_impossible(assignment.request)
         self._standing.note("checking workers")
         self._placing.probe(self._writer.store, cancelled=lambda: self._cancel_reason)
-        self._standing.note("")
+        self._standing.note(self._placing.aside(assignment.request))
         self._flights = Flights(
             connection,
             assignment.spec,
@@ -217,8 +252,7 @@ class Driver(threading.Thread):
         self._due = dict.fromkeys((self._commit, self._beat, self._look_for_requests, self._look_at_cluster), 0.0)
         connection.listen(f"dcompute-{self.run_id}", lambda message: self._post(self._on_told, message))
         self._standing.state = "running"
-        if self._cancel_reason is not None:
-            raise RunCancelled(f"the run was cancelled before its first batch: {self._cancel_reason}")
+        self._refuse_cancelled()
 
     def _close(self) -> None:
         """Settle the epoch where nothing is in flight; else a successor looks for what is still written."""
@@ -241,10 +275,15 @@ class Driver(threading.Thread):
     def _on_task_end(self, number: int, again: int) -> None:
         if self._connection.lost:
             raise self._cluster_lost()
-        self._feed(self._flights.landed(number, again))
+        self._hear(self._flights.landed(number, again))
 
     def _on_told(self, message: dict[str, Any]) -> None:
-        self._feed(self._flights.told(message))
+        self._hear(self._flights.told(message))
+
+    def _hear(self, event: w.Event | None) -> None:
+        if isinstance(event, w.Ended):
+            self._placing.check_written(event.receipt, self._writer.store)
+        self._feed(event)
 
     def _on_intake_failed(self, error: DcomputeError) -> None:
         if not isinstance(error, InputError):
@@ -260,7 +299,9 @@ class Driver(threading.Thread):
     def _on_waiting(self, text: str, seconds_left: float) -> None:
         self._standing.note(f"{text} ({seconds_left:.0f} s)")
         if self._cancel_reason is not None:
-            raise RunCancelled(f"the run was cancelled while it waited for the dataset: {self._cancel_reason}")
+            raise RunCancelled(
+                f"the run was cancelled while it waited for the dataset ({self._cancel_reason}). To go on, {self.assignment.again}"
+            )
 
     # -- the loop --------------------
 
@@ -346,10 +387,15 @@ class Driver(threading.Thread):
             case w.Record():
                 self._ledger.record(instruction)
             case w.LookForMark():
-                receipt = self._ledger.find_mark(instruction.batch)
-                self._events.append(w.NoMark(instruction.batch) if receipt is None else w.MarkFound(instruction.batch, receipt))
+                self._events.append(self._look_for_mark(instruction.batch))
             case _:
                 self._carry_out_rarer(instruction)
+
+    def _look_for_mark(self, number: int) -> w.Event:
+        # what can no longer begin cannot be written either: so this comes first
+        begun = self.assignment.workload.idempotent or self._ledger.has_begun(number)
+        receipt = self._ledger.find_mark(number)
+        return w.NoMark(number, begun=begun) if receipt is None else w.MarkFound(number, receipt)
 
     def _carry_out_rarer(self, instruction: w.Instruction) -> None:
         match instruction:
@@ -415,3 +461,19 @@ class Driver(threading.Thread):
                 if receipt is not None:
                     self._feed(w.Ended(number, receipt))
             self._ledger.commit()
+
+
+def _await_at_exit(run: str, found: weakref.ReferenceType[Driver]) -> None:
+    """Keep the interpreter until a run has ended; Ctrl-C ends it as in ``wait()``."""
+    driver = found()
+    if driver is not None:
+        # a join that was interrupted takes its thread for ended: this waits for the event
+        try:
+            driver.ended.wait()
+        except KeyboardInterrupt:
+            driver.cancel("interrupted")
+            driver.ended.wait()
+            print(driver.farewell(), file=sys.stderr)  # noqa: T201  a person pressed Ctrl-C and looks at the terminal
+    text = _untold.pop(run, None)
+    if text is not None:
+        log.error("run %s, which nobody waited for, ended early: %s", run, text, extra={"action": "run_failed"})

@@ -28,6 +28,7 @@ import json
 import math
 import os
 import re
+import struct
 import sys
 import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -36,6 +37,7 @@ from hashlib import blake2b
 from typing import Any
 
 from dcompute.errors import KeyDerivationError
+from dcompute.garbage import uncollected
 from dcompute.records import ItemKey
 
 #: Kinds of key that mappings and tuples have.
@@ -114,6 +116,17 @@ def item_seed(seed: int, key: ItemKey) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
+def item_seeds(seed: int, keys: Sequence[ItemKey]) -> list[int]:
+    """What :func:`item_seed` gives for each of the keys, in half the time."""
+    starts = {kind: blake2b(f"{seed}\0{kind}\0".encode("utf-8", "surrogatepass"), digest_size=8) for kind in {key.kind for key in keys}}
+    found = []
+    for text, kind in keys:
+        state = starts[kind].copy()
+        state.update(text.encode("utf-8", "surrogatepass"))
+        found.append(state.digest())
+    return [number >> 1 for number in struct.unpack(f">{len(found)}Q", b"".join(found))]
+
+
 def derive_many(values: Sequence[Any]) -> tuple[list[ItemKey], list[str]]:
     """Keys and fingerprints of values; about 1.5 us each where all are text, or all are integers.
 
@@ -136,7 +149,8 @@ def derive_many(values: Sequence[Any]) -> tuple[list[ItemKey], list[str]]:
             state.update(text.encode())
             prints.append(state.hexdigest())
         make = ItemKey._make
-        return [make((text, name)) for text in texts], prints
+        with uncollected():
+            return [make((text, name)) for text in texts], prints
     return _one_by_one(values)
 
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from dcompute.dataset.entries import Add, AddBatch, Hide, RunInfo, Sent, SetSchema
-from dcompute.dataset.names import new_id
+from dcompute.dataset.names import NOBODY, new_id, started_name
 from dcompute.dataset.parts import attempts_table, mark_name, read_attempts, read_mark, read_receipt, write_attempts
-from dcompute.dataset.schema import join, joins
+from dcompute.dataset.schema import join, join_declared, joins
 from dcompute.errors import DatasetCorruptError
 from dcompute.keys import item_seed
 from dcompute.records import ATTEMPT_COLUMNS, FAILED, SUCCEEDED, Failure, Item, ItemKey, Kind, Outcome, Receipt, Request, RunSpec, batch_id
@@ -41,7 +41,7 @@ class Ledger:
     """
 
     def __init__(self, writer: Writer, spec: RunSpec, now: Callable[[], float] = time.time) -> None:
-        self.schema: str | None = spec.schema or writer.state.schema
+        self.schema: str | None = join_declared(writer.state.schema, spec.schema)
         self.adopted = 0  #: batches of earlier drivers' workers that this run added
         self._writer = writer
         self._spec = spec
@@ -79,6 +79,10 @@ class Ledger:
             return read_receipt(self._writer.store, mark_name(self._id(number)))
         except (FileNotFoundError, DatasetCorruptError):
             return None
+
+    def has_begun(self, number: int) -> bool:
+        """Whether a batch of this run that may be executed once only was begun; one that was not never will be."""
+        return self._has_begun(self._id(number))
 
     def note_sent(self, send: Send) -> None:
         """Commit the keys of a batch before it goes out: whatever happens now, they are not sent again."""
@@ -170,12 +174,12 @@ class Ledger:
         self._pending = []
         self._to_hide = []
 
-    def outcomes(self, start: int) -> tuple[list[Outcome], int]:
+    def outcomes(self, start: int) -> tuple[Iterator[Outcome], int]:
         """Outcomes of batches that this run committed, from the ``start``-th batch of the dataset on; and where to go on."""
         batches = self._writer.state.batches
         end = len(batches)
         own = (counted.batch for counted in batches[start:end] if counted.epoch == self._writer.epoch)
-        return [outcome for batch in own for outcome in self._outcomes_of(batch)], end
+        return (outcome for batch in own for outcome in self._outcomes_of(batch)), end
 
     def _outcomes_of(self, batch: AddBatch) -> Iterator[Outcome]:
         left_out, final = set(batch.left_out), set(batch.final)
@@ -191,9 +195,19 @@ class Ledger:
     def _id(self, number: int) -> str:
         return batch_id(self._spec.run, self._writer.epoch, number)
 
+    def _has_begun(self, batch: str) -> bool:
+        name = started_name(batch)
+        try:
+            self._writer.store.create(name, NOBODY)
+        except FileExistsError:
+            return self._writer.store.read_or_none(name) != NOBODY
+        return False
+
     def _record_sent(self) -> None:
-        """Items that may go out once only, went out, and left no mark: they count as lost, finally."""
-        sent = self._writer.state.sent
+        """Items that may go out once only, in batches that were begun and left no mark: they count as lost, finally."""
+        known = self._writer.state.sent
+        begun = {batch for batch in set(known.values()) if self._has_begun(batch)}
+        sent = {key: batch for key, batch in known.items() if batch in begun}
         if not sent:
             return
         tries = tuple(Try(item=Item(key, None, "", -1, 0), attempt=1, request=Request()) for key in sent)

@@ -75,6 +75,7 @@ def plan_of(assignment: Assignment, state: State) -> tuple[Plan, OutcomeReader]:
     spec = assignment.spec
     policy = Policy(
         again=assignment.options.kinds_again(idempotent=assignment.workload.idempotent),
+        mends=assignment.workload.idempotent,
         on_change=assignment.options.on_change,
         params_digest=spec.params_digest,
         code_digest=spec.code_digest,

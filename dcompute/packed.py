@@ -1,4 +1,4 @@
-"""Columns of a batch on their way: the driver packs them, workers pass them on as bytes, and they are opened where they are first looked at.
+"""Columns of a batch on their way: packed by the driver, passed on as bytes by workers, opened where they are first looked at.
 
 A batch has thousands of items, and text by text, item by item, pickling its keys costs more than executing items that do little.
 """

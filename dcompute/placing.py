@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from dcompute.dataset.parts import mark_name
 from dcompute.errors import ClusterError, DcomputeError, ResourceError, RunCancelled, StoreError, WorkloadError
 from dcompute.graph import probe_task
-from dcompute.records import Request
-from dcompute.resources import WorkerOffer, annotation, explain_gap, memory_share, slots
+from dcompute.records import Receipt, Request
+from dcompute.resources import WorkerOffer, annotation, explain_aside, explain_gap, is_counted, memory_share, slots
 from dcompute.window import Capacity, Send
 from dcompute.worker.probe import versions
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 #: A probe waits for a free thread of its worker, which others may hold; who has answered by then (seconds) is enough to begin with.
 PROBE_SECONDS = 60.0
+_COMMON = "Use a folder that all machines share, or a URL (s3://...)."
 
 
 class Placing:
@@ -32,6 +34,7 @@ class Placing:
         self._connection = connection
         self._assignment = assignment
         self._offers: dict[str, WorkerOffer] = {}
+        self._trusted: set[str] = set()  #: workers whose files this driver has found
         if not assignment.packed.inline:
             connection.keep(assignment.packed.digest, assignment.packed.data)
 
@@ -44,12 +47,13 @@ class Placing:
 
     def capacity(self, classes: Iterable[Request]) -> Capacity:
         """What the cluster offers to these classes."""
-        offers = list(self._offers.values())
+        offers, classes = list(self._offers.values()), list(classes)
         return Capacity(
             slots={request: {offer.address: slots(request, offer, offers) for offer in offers} for request in classes},
             target=self._connection.target,
             largest_memory=max((memory_share(offer, whole=True) for offer in offers), default=None),
             share=max((self._share(offer) for offer in offers), default=None),
+            counted=frozenset(request for request in classes if is_counted(request, offers)),
         )
 
     def _share(self, offer: WorkerOffer) -> int:
@@ -62,8 +66,9 @@ class Placing:
 
     def workers(self, send: Send) -> tuple[str, ...] | None:
         """The only workers that may execute a batch; None where any may."""
-        if send.alone_on is not None:
-            return (send.alone_on,)
+        one = send.alone_on or send.only_on
+        if one is not None:
+            return (one,)
         if not send.avoid:
             return None
         return tuple(address for address in self._offers if address not in send.avoid) or None
@@ -79,6 +84,10 @@ class Placing:
         offers = list(self._offers.values())
         if offers and not any(slots(request, offer, offers) for offer in offers):
             raise ResourceError(explain_gap(request, offers))
+
+    def aside(self, request: Request) -> str:
+        """Which workers take no part because they do not declare what others do; "" where all do."""
+        return explain_aside(request, self._offers.values())
 
     def probe(self, store: Store, *, cancelled: Callable[[], str | None]) -> None:
         """Let every worker show that it can execute this workload and sees this dataset.
@@ -111,15 +120,18 @@ class Placing:
         while not future.done():
             reason = cancelled()
             if reason is not None:
-                raise RunCancelled(f"the run was cancelled before its first batch: {reason}")
+                raise RunCancelled(f"the run was cancelled before its first batch ({reason}). To go on, {self._assignment.again}")
             if self._connection.lost:
                 raise ClusterError(f"the scheduler at {self.address} is gone: start a cluster and {self._assignment.again}")
             if time.monotonic() > until:
                 return None
-            with contextlib.suppress(TimeoutError):
-                future.result(timeout=0.2)
+            with contextlib.suppress(Exception):  # what it raised is looked at below
+                future.exception(timeout=0.2)
+        if future.status == "cancelled":
+            return None
         if future.status != "finished":
-            return None if future.status == "cancelled" else {"ok": False, "fault": "cluster", "problem": str(future.exception())}
+            error = future.exception()
+            return {"ok": False, "fault": "cluster", "problem": f"{type(error).__name__}: {error}"}
         return dict(future.result())
 
     def _judge(self, answers: dict[str, dict[str, Any] | None], store: Store) -> None:
@@ -134,6 +146,28 @@ class Placing:
                 raise _refusal(address, answer)
             _check_versions(address, answer)
             self._check_place(address, answer, store)
+            self._trusted.add(address)
+
+    def check_written(self, receipt: Receipt, store: Store) -> None:
+        """Look for what a worker wrote that came too late to be probed, once a worker.
+
+        Raises
+        ------
+        StoreError
+            It is not there: that worker sees other storage.
+        """
+        if not receipt.worker or receipt.worker in self._trusted:
+            return
+        try:
+            found = store.exists(mark_name(receipt.batch))
+        except StoreError:  # it fails, which says nothing of the worker: the next batch is looked for
+            return
+        if not found:
+            raise StoreError(
+                f"worker {receipt.worker} on {receipt.host} wrote a batch into {store.url}, and the driver does not find it: they see "
+                f"different storage. {_COMMON} What is committed stays; {self._assignment.again}"
+            )
+        self._trusted.add(receipt.worker)
 
     def _check_place(self, address: str, answer: dict[str, Any], store: Store) -> None:
         if store.is_memory and (answer.get("host"), answer.get("pid")) != (os.uname().nodename, os.getpid()):
@@ -144,7 +178,7 @@ class Placing:
         if not store.exists(str(name)):
             raise StoreError(
                 f"worker {address} on {answer.get('host')} wrote a probe into {store.url}, and the driver does not find it: they see "
-                "different storage. Use a folder that all machines share, or a URL (s3://...)"
+                f"different storage. {_COMMON}"
             )
         store.remove([str(name)])
 

@@ -146,6 +146,7 @@ class Policy:
     """What counts as done, and what as changed."""
 
     again: frozenset[str] | None = frozenset()  #: kinds of final failures to execute again; None: no failed item at all
+    mends: bool = True  #: another form of the function executes them again too
     on_change: str = "rerun"  #: or "keep", "error"
     params_digest: str = ""
     code_digest: str = ""
@@ -348,7 +349,7 @@ class Plan:
         if not stored.final or kind in self._policy.again:
             return True
         # a failure stays until its input or the workload changes
-        return self._policy.on_change != "keep" and self._is_other_code(stored)
+        return self._policy.mends and self._policy.on_change != "keep" and self._is_other_code(stored)
 
     def _changed(self, item: Item, stored: Stored) -> str:
         """What changed since an outcome: ``input``, ``params``, ``version``, ``seed``, or "" for nothing."""

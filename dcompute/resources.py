@@ -62,13 +62,23 @@ def slots(request: Request, offer: WorkerOffer, offers: Iterable[WorkerOffer]) -
     return _slots(request, offer, declared_names(offers))
 
 
-def _slots(request: Request, offer: WorkerOffer, declared: frozenset[str]) -> int:
+def _slots(request: Request, offer: WorkerOffer, declared: frozenset[str], without: frozenset[str] = frozenset()) -> int:
     # a task takes a thread whatever it asks for
     fits = [float(offer.nthreads)]
     for name, need in _needs(request).items():
+        if name in without:
+            continue
         have = _have(name, offer, declared)
         fits.append(0.0 if have is None else have / need + _TOLERANCE)
     return max(0, math.floor(min(fits)))
+
+
+def is_counted(request: Request, offers: Iterable[WorkerOffer]) -> bool:
+    """Whether a worker would execute more of the class at once than fit, by its threads and what it declares: somebody has to count."""
+    offers = list(offers)
+    declared = declared_names(offers)
+    names = frozenset(name for name in _needs(request) if name not in declared)
+    return bool(names) and any(_slots(request, offer, declared) < _slots(request, offer, declared, names) for offer in offers)
 
 
 def annotation(request: Request, offers: Iterable[WorkerOffer]) -> dict[str, float]:
@@ -118,6 +128,20 @@ def _machine_memory() -> int:
 
 
 # ---------------------------------------------------------------------------------------------------------------------- explaining
+
+
+def explain_aside(request: Request, offers: Iterable[WorkerOffer]) -> str:
+    """Which workers take no part only because they do not declare what others do; "" where all take part."""
+    offers = list(offers)
+    aside = idle_workers(request, offers)
+    if not aside:
+        return ""
+    declared = declared_names(offers)
+    names = " and ".join(name for name in (CPU, MEMORY) if name in declared and name in _needs(request))
+    return (
+        f"{len(aside)} of {len(offers)} workers do not declare {names}, as others do, and take no part: start them with --preload "
+        "dcompute.worker, or with --resources"
+    )
 
 
 def explain_gap(request: Request, offers: Iterable[WorkerOffer]) -> str:

@@ -146,8 +146,8 @@ class Run:
         self._shown = show if show.lasting and not ended else None
         if self._shown is None:
             show.close(self._driver.snapshot() if ended else None)
-        if ended and self._driver.error is not None:
-            raise self._driver.error
+        if ended:
+            self._driver.raise_error()
         return ended
 
     def _watch(self, show: Any, until: float | None) -> bool:
@@ -212,8 +212,7 @@ class Run:
             What ended the run before its work was done.
         """
         yield from self._driver.outcomes()
-        if self._driver.error is not None:
-            raise self._driver.error
+        self._driver.raise_error()
 
     def __enter__(self) -> Run:
         return self

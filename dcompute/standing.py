@@ -102,6 +102,7 @@ class Standing:
             skipped_failed=dict(planned.failed) if planned else {},
             doubled=planned.doubled if planned else 0,
             kept_changed=planned.kept_changed if planned else 0,
+            kept=dict(planned.kept) if planned else {},
             redone=planned.redone if planned else 0,
             adopted=self.ledger.adopted if self.ledger is not None else 0,
             rows=counts.rows if counts else 0,

@@ -21,6 +21,7 @@ class Summary:
     skipped_failed: Mapping[str, int] = field(default_factory=dict)  #: items that had failed finally before, by kind
     doubled: int = 0  #: inputs with the key and value of another one
     kept_changed: int = 0  #: items finished by an older form of the function, and kept
+    kept: Mapping[str, int] = field(default_factory=dict)  #: finished items kept although this changed: ``on_change="keep"``
     redone: int = 0  #: items executed again because their input, params, seed or version changed
     adopted: int = 0  #: batches that an earlier driver's workers wrote, and nobody had committed
     rows: int = 0  #: rows of results added in this run
@@ -52,6 +53,8 @@ class Summary:
                 f"  {self.kept_changed:,} finished items were made by an older form of the function and are kept; "
                 'redo them with version="code", or declare version='
             )
+        for what, count in self.kept.items():
+            lines.append(f'  {count:,} finished items are kept although their {what} changed (on_change="keep")')
         if self.redone:
             lines.append(f"  {self.redone:,} were done again because their input, params, seed or version changed")
         if self.doubled:
@@ -63,6 +66,8 @@ class Summary:
         return lines
 
     def _headline(self) -> str:
+        if self.state == "finished" and not (self.executed or self.skipped or self.skipped_failed):
+            return "there were no inputs"
         if self.state == "finished" and not self.executed:
             return f"up to date, {self.skipped:,} items done before"
         rate = self.executed / self.seconds if self.seconds > 0 else 0.0

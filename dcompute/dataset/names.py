@@ -9,6 +9,8 @@ import time
 from dcompute.records import split_batch_id
 
 DATASET = "dataset.json"
+#: What a driver writes in place of an execution: nobody began the batch, and nobody can any more.
+NOBODY = b"nobody"
 LAST = "log/last.json"
 ATTEMPTS = "attempts"
 RESULTS = "results"
@@ -46,7 +48,7 @@ def heartbeat_name(run: str) -> str:
 
 
 def started_name(batch: str) -> str:
-    """The file that says that a batch which may be executed once only is, or was, being executed."""
+    """The file that says which execution began a batch that may be executed once only, or that none ever will."""
     return f"runs/{batch}.started"
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -76,8 +76,32 @@ def attempts_table(rows: Sequence[Sequence[Any]]) -> pa.Table:
     """
     if not rows:
         return ATTEMPTS_SCHEMA.empty_table()
-    columns = zip(*rows, strict=True)
-    return pa.table([_array(values, field) for values, field in zip(columns, ATTEMPTS_SCHEMA, strict=True)], schema=ATTEMPTS_SCHEMA)
+    return attempts_of(dict(zip(ATTEMPT_COLUMNS, zip(*rows, strict=True), strict=True)), len(rows))
+
+
+class Same(NamedTuple):
+    """A column that has one value in all rows."""
+
+    value: Any
+
+
+def attempts_of(columns: Mapping[str, Any], count: int) -> pa.Table:
+    """Attempt rows as a table, from columns.
+
+    Parameters
+    ----------
+    columns
+        Each of ``records.ATTEMPT_COLUMNS``: :class:`Same`, or one value a row; ``started`` in seconds since 1970.
+    count
+        How many rows.
+    """
+    return pa.table([_column(columns[field.name], field, count) for field in ATTEMPTS_SCHEMA], schema=ATTEMPTS_SCHEMA)
+
+
+def _column(values: Any, field: pa.Field, count: int) -> pa.Array:
+    if isinstance(values, Same):
+        return pa.nulls(count, field.type) if values.value is None else pa.repeat(_array((values.value,), field)[0], count)
+    return values if isinstance(values, pa.Array) else _array(values, field)
 
 
 def write_attempts(target: Any, table: pa.Table, receipt: Receipt) -> None:
@@ -199,7 +223,7 @@ def _corrupt(name: str, why: str, what: str = "an attempts part") -> DatasetCorr
     )
 
 
-def _array(values: tuple[Any, ...], field: pa.Field) -> pa.Array:
+def _array(values: Any, field: pa.Field) -> pa.Array:
     if pa.types.is_timestamp(field.type):
         seconds = pc.multiply(pa.array(values, pa.float64()), 1e6)
         return pc.round(seconds).cast(pa.int64()).cast(field.type)

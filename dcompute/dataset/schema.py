@@ -71,7 +71,9 @@ def _declared_field(one: Any) -> pa.Field:
     try:
         return pa.field(name, type_ if isinstance(type_, pa.DataType) else _type_of(type_))
     except (pa.ArrowException, ValueError, TypeError, KeyError):
-        raise WorkloadError(f'schema= has {type_!r} for column {name!r}, which is no type: say pyarrow.int64() or "int64", or float') from None
+        raise WorkloadError(
+            f'schema= has {type_!r} for column {name!r}, which is no type: say one of Arrow, as pyarrow.int64() or "int64"'
+        ) from None
 
 
 def _type_of(given: Any) -> pa.DataType:
@@ -143,6 +145,25 @@ def join(old: str | None, new: str | None) -> str | None:
     if old is None:
         return to_text(join_schemas(None, from_text(new)))
     return to_text(join_schemas(from_text(old), from_text(new)))
+
+
+def join_declared(known: str | None, schema: str | None) -> str | None:
+    """The schema of a dataset for which another one is declared now: what is there stays readable.
+
+    Raises
+    ------
+    SchemaError
+        A column's declared type cannot meet the one that the dataset has.
+    """
+    try:
+        return join(known, schema)
+    except SchemaError as error:
+        raise SchemaError(
+            f"schema= declares column {error.column!r} as {error.types[1]}, and the dataset has it as {error.types[0]}; these two cannot "
+            "meet. Declare a type that holds both, give the column another name, or write to another dataset",
+            column=error.column,
+            types=error.types,
+        ) from None
 
 
 def joins(old: str | None, new: str | None) -> bool:

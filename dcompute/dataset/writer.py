@@ -78,8 +78,8 @@ class Writer:
         self._live[self.run] = self
 
     @classmethod
-    def check(cls, store: Store, workload: str, takeover: bool = False) -> None:
-        """Raise at once what speaks against writing and needs no waiting.
+    def check(cls, store: Store, workload: str, takeover: bool = False) -> State:
+        """What the dataset's log says; raises at once what speaks against writing and needs no waiting.
 
         Parameters
         ----------
@@ -98,11 +98,12 @@ class Writer:
             A driver is seen alive.
         """
         if store.read_or_none(DATASET) is None:
-            return
+            return State()
         _, state = open_dataset(store)
         refuse_other_workload(store, state, workload)
         if not takeover:
             Succession(store, cls._drives).refuse_if_alive(state)
+        return state
 
     @classmethod
     def acquire(

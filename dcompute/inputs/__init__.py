@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dcompute.errors import InputError, KeyDerivationError, ValueTooLargeError
+from dcompute.garbage import uncollected
 from dcompute.inputs.listing import Files
 from dcompute.inputs.sources import Bunch, Frame, Grid, Partitions, Source, Stream, Values
 from dcompute.keys import derive, derive_many, digest_of, fingerprint
@@ -170,7 +171,8 @@ class Inputs:
             place = next(place for place, size in enumerate(sizes) if size > LARGEST_VALUE)
             raise _too_large(sizes[place], positions[place], keys[place])
         make = Item._make
-        return [make(parts) for parts in zip(keys, values, prints, positions, sizes, _no(len(values)), strict=True)]
+        with uncollected():
+            return [make(parts) for parts in zip(keys, values, prints, positions, sizes, _no(len(values)), strict=True)]
 
     def _one_by_one(self, values: Iterator[Any]) -> Iterator[Item]:
         own_key = self._key is not None

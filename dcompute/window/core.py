@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 
 from dcompute.records import Failure, ItemKey
 from dcompute.retry import Retry
@@ -11,6 +12,9 @@ from dcompute.window.limits import Pause, too_many
 from dcompute.window.queues import Queues
 from dcompute.window.settings import Counts, WindowConfig
 from dcompute.window.slots import Batch, Slots
+
+#: Seconds after a stop by which the starts of batches have been heard of that began before their tasks were cancelled.
+_HEARD_BY = 1.0
 
 
 class Core:
@@ -32,12 +36,14 @@ class Core:
         self.fates: set[ItemKey] = set()  #: keys with a final outcome, of items that were sent under several batches
         self.largest_memory: int | None = None
         self.share: int | None = None
+        self.counted: frozenset[Request] = frozenset()  #: classes whose slots nobody but this window holds
         self.exhausted = False
         self.remaining: int | None = None
         self.asked_at: float | None = None
         self.setups_failed = 0
         self.end: End | None = None
         self.deadline: float | None = None
+        self.unstarted: float | None = None  #: until then a batch of which no start was heard may still turn out to have started
         self.number = config.first_number
         self.offered = self.running = self.succeeded = self.retries = self.losses = self.rows = 0
         self.seconds = 0.0
@@ -148,19 +154,30 @@ class Core:
         for batch in flying:
             self.say(Drop(batch.number))
         self.queues.clear()
-        # A batch that no worker took up will write nothing: its mark, if there is one, is there now.
-        for batch in [*waiting, *(batch for batch in flying if not batch.started)]:
-            if batch.untouched and batch.where == "waiting":
+        for batch in waiting:
+            if batch.untouched:
                 self.close(batch)
             else:
                 self.look(batch)
+        # A batch that no worker took up will write nothing: its mark, if there is one, is there now.
+        if self.config.idempotent:
+            self._look_at(batch for batch in flying if not batch.started)
+        else:
+            # What began only now must not be taken for lost: it tells that it came to nothing.
+            self.unstarted = self.now + _HEARD_BY
 
     def overdue(self) -> None:
         """Wait no longer for receipts after a stop, once its time is over."""
+        if self.unstarted is not None and self.now >= self.unstarted:
+            self.unstarted = None
+            self._look_at(batch for batch in self.out.values() if not batch.started)
         if self.deadline is not None and self.now >= self.deadline:
             self.deadline = None
-            for batch in list(self.out.values()):
-                self.look(batch)
+            self._look_at(self.out.values())
+
+    def _look_at(self, batches: Iterable[Batch]) -> None:
+        for batch in list(batches):
+            self.look(batch)
 
     def counts(self) -> Counts:
         """Where the items are."""

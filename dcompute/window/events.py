@@ -26,6 +26,7 @@ class Capacity:
     target: int | None = None  #: batches in flight that an adaptive cluster must see to grow as far as it may; None: it is not adaptive
     largest_memory: int | None = None  #: bytes that the largest worker can give to one call; None: unknown, nothing is doubled
     share: int | None = None  #: bytes of a slot whose class declares no memory (the largest such share)
+    counted: frozenset[Request] = frozenset()  #: classes whose slots nobody but the window holds: workers would execute more at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,7 @@ class NoMark:
     """Answer to :class:`~dcompute.window.LookForMark`: there is no mark of this batch."""
 
     batch: int
+    begun: bool = True  #: an execution of it may have begun; False: none did, and none will
 
 
 @dataclass(frozen=True, slots=True)

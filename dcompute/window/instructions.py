@@ -31,6 +31,7 @@ class Send:
     again: int = 0  #: how often it went out before
     avoid: tuple[str, ...] = ()  #: workers that must not execute it: kept free for others, or where it was lost
     exclude: tuple[int, ...] = ()  #: indexes not to execute: a late mark settled them (``BatchSpec.exclude``)
+    only_on: str | None = None  #: the one worker that has room for it, where nobody but the window counts
 
     @property
     def alone(self) -> bool:

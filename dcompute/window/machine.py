@@ -72,7 +72,7 @@ class Window:
         if self._over:
             return None
         if core.end is not None:
-            return core.deadline
+            return core.deadline if core.unstarted is None else core.unstarted
         times = [core.queues.later.next_due(), core.pause.due if core.pause.probe is None else None, *self._sender.waits()]
         return min((time for time in times if time is not None and time > core.now), default=None)
 
@@ -112,8 +112,8 @@ class Window:
                 self._settler.setup_failed(batch, text)
             case MarkFound(_, receipt) if batch.where == "looking":
                 self._settler.settle(batch, receipt)
-            case NoMark() if batch.where == "looking":
-                self._settler.no_mark(batch)
+            case NoMark(_, begun) if batch.where == "looking":
+                self._settler.no_mark(batch, begun)
             case _:
                 pass
 
@@ -143,7 +143,7 @@ class Window:
 
     def _capacity(self, event: Capacity) -> None:
         core = self._core
-        core.largest_memory, core.share = event.largest_memory, event.share
+        core.largest_memory, core.share, core.counted = event.largest_memory, event.share, event.counted
         present = {worker for there in event.slots.values() for worker, count in there.items() if count > 0}
         for batch in [batch for batch in core.out.values() if batch.allowed and present.isdisjoint(batch.allowed)]:
             # Its task may run nowhere else and would wait for ever.

@@ -8,6 +8,7 @@ import itertools
 from collections import deque
 from collections.abc import Sequence
 
+from dcompute.garbage import uncollected
 from dcompute.records import Item, Request
 from dcompute.window.instructions import Try
 from dcompute.window.settings import WindowConfig
@@ -81,7 +82,8 @@ class ItemClass:
         pop, request = self.fresh.popleft, self.request
         for _ in items:
             pop()
-        return [Try(item, 1, request) for item in items]
+        with uncollected():
+            return [Try(item, 1, request) for item in items]
 
     def clear(self) -> None:
         """Forget all that waits."""

@@ -204,9 +204,11 @@ class Sender:
         core.slots.put(batch, worker)
         core.running += len(batch.tries)
         exclude = tuple(index for index, tried in enumerate(batch.tries) if core.settled(tried)) if core.fates else ()
-        avoid = () if alone_on else self._avoid(batch)
-        batch.allowed = (alone_on,) if alone_on else self._allowed(batch, avoid)
-        core.say(Send(batch.number, batch.request, batch.tries, alone_on, batch.again, avoid, exclude))
+        only_on = worker if alone_on is None and batch.request in core.counted else None
+        avoid = () if alone_on or only_on else self._avoid(batch)
+        one = alone_on or only_on
+        batch.allowed = (one,) if one else self._allowed(batch, avoid)
+        core.say(Send(batch.number, batch.request, batch.tries, alone_on, batch.again, avoid, exclude, only_on))
 
     def _avoid(self, batch: Batch) -> tuple[str, ...]:
         """Workers kept free for others, and the one where it was lost, unless nothing else is left."""
@@ -240,6 +242,8 @@ class Sender:
     def _deep(self, found: ItemClass) -> bool:
         """Whether a slot gets a second batch, to hide the way there."""
         core = self._core
+        if found.request in core.counted:
+            return False  # it would be executed beside the first
         seconds = found.sizes.batch_seconds
         if seconds is None or seconds >= core.config.second_below or core.pause.why is not None:
             return False

@@ -222,8 +222,8 @@ class Settler:
         if core.setups_failed >= core.config.setup_failures:
             core.stop(End("initializer", text))
 
-    def no_mark(self, batch: Batch) -> None:
-        """A lost batch was not written: its items may go out under other ids."""
+    def no_mark(self, batch: Batch, begun: bool) -> None:
+        """A lost batch was not written: its items may go out under other ids, where that is not once too often."""
         core = self._core
         core.land(batch)
         batch.where = "left"
@@ -231,7 +231,10 @@ class Settler:
         for tried in tries:
             tried.shared = core.split = True
         if not core.config.idempotent:
-            self._condemn(tries)
+            if begun:
+                self._condemn(tries)
+            else:
+                self._requeue(self._lose(tries) if core.end is None else ())
         elif core.end is None:
             self._regroup(batch, tries)
         core.judge()

@@ -93,7 +93,7 @@ class Slots:
         for batch in batches:
             if batch.worker not in names:
                 batch.worker, batch.started = None, False
-            keep = batch.worker is not None and (batch.started or batch.alone_on is not None or self._fits(batch, batch.worker))
+            keep = batch.worker is not None and (batch.started or batch.allowed == (batch.worker,) or self._fits(batch, batch.worker))
             self._lay(batch, batch.worker if keep else None)
         for batch in batches:
             if batch.worker is None:

@@ -87,6 +87,8 @@ class BatchTask:
             return self._nothing("its items may be executed once only, and an execution of it began before")
         self._tell("started", execution=self._execution, worker=self._slot.address, host=self._slot.host)
         done = self._executed()
+        if self._batch.once and done.untouched:
+            self._insist(lambda: self._store.remove([started_name(self._batch.id)]))
         try:
             return self._outcome(done)
         finally:

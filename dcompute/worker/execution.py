@@ -82,6 +82,7 @@ class Execution:
     folder: str = ""  #: where they lie
     setup_error: SetupFailure | None = None
     cut_short: str | None = None  #: why the receipt does not hold all items: ``cancelled``, ``closing``, ``setup``
+    untouched: bool = False  #: no item was begun
 
     def discard(self) -> None:
         """Remove the local files."""
@@ -146,6 +147,7 @@ class Executor:
         self._setup_seconds = 0.0
         self._swept = 0
         self._reason: str | None = None
+        self._begun = False  # an item was at work when its child died
         self._stop_at: float | None = None
         self._told = 0.0
 
@@ -159,7 +161,7 @@ class Executor:
                 self._reason = self._reason or "setup"
                 if self._view.read().done == 0 and not self._verdicts:
                     self._drop(self._folder)
-                    return Execution(setup_error=failure, cut_short=self._reason)
+                    return Execution(setup_error=failure, cut_short=self._reason, untouched=not self._begun)
             return dataclasses.replace(self._finish(), setup_error=failure)
         except BaseException:
             self._drop(self._folder)
@@ -336,6 +338,7 @@ class Executor:
         child, work = self._child, self._work
         assert child is not None
         header = self._view.read()
+        self._begun = self._begun or header.at_work
         ended = child.exit
         verdict = judge(
             Death(
@@ -398,7 +401,7 @@ class Executor:
         folder = str(self._folder)
         if answer["op"] == "nothing":
             self._drop(self._folder)
-            return Execution(cut_short=self._reason)
+            return Execution(cut_short=self._reason, untouched=not self._begun)
         if answer["op"] != "finished":
             raise InternalError(f"the rows of batch {self._work.batch.id} cannot be written: {answer['text']}\n{answer['traceback']}")
         receipt = Receipt.from_json(answer["receipt"])

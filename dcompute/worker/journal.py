@@ -14,10 +14,10 @@ import mmap
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from dcompute.errors import InternalError
 
@@ -36,6 +36,7 @@ _ALL = struct.Struct("@8sQQQqqQdQdQQ")
 _TEXT_AT, _LONGEST_TEXT = 96, 512
 
 _RECORD = struct.Struct("@IIIBBHdddd")  # checksum, payload, index, outcome, measured, parts, started, duration, cpu user, cpu system
+_KNOWN, _TIMES = struct.Struct("@IIIBBH"), struct.Struct("@dddd")  # the two halves of a record's fixed part
 _EXTENDED = struct.Struct("@qqqdqH")  # peak memory, bytes read, bytes written, I/O wait, leftovers, how memory was measured
 _SIZE = struct.Struct("@I")
 _UNKNOWN = -1
@@ -99,6 +100,10 @@ class Record(NamedTuple):
     figures: Figures
     metrics: bytes  #: JSON, empty for none
     payload: bytes  #: encoded rows, or a failure as JSON
+
+
+#: Where a record lies, item, whether it succeeded, whose figures it has, extended part and metrics where it has some, payload.
+Found: TypeAlias = tuple[int, int, bool, int, Sequence[Any] | None, bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,8 +217,8 @@ class Journal:
         self._map.resize(size)
         self._size = size
 
-    def records(self) -> Iterator[Record]:
-        """What is committed, oldest first.
+    def scan(self) -> Iterator[Found]:
+        """What is committed, oldest first, without the times of the attempts.
 
         Raises
         ------
@@ -221,25 +226,44 @@ class Journal:
             A checksum is wrong: user code wrote over the child's memory.
         """
         source, at, end = self._map, HEADER, HEADER + self._end
-        unpack, checksum_of, figures_of, record_of = _RECORD.unpack_from, zlib.crc32, Figures._make, Record._make
+        unpack, checksum_of, fixed = _KNOWN.unpack_from, zlib.crc32, _RECORD.size
         while at < end:
-            checksum, size, index, succeeded, measured, parts, started, duration, user, system = unpack(source, at)
-            body = at + _RECORD.size
-            extended, metrics = _SHORT, b""
+            checksum, size, index, succeeded, measured, parts = unpack(source, at)
+            body, extra = at + fixed, None
             if parts:
-                extended, metrics, body = _unpack_more(source, body, parts)
+                *extra, body = _unpack_more(source, body, parts)
             stop = body + size
             whole = source[at + 4 : stop]
             if checksum_of(whole) != checksum:
                 raise InternalError(f"the journal is damaged at byte {at}: the workload wrote over the memory of its process")
-            figures = figures_of((duration, user, system, measured, *extended))
-            yield record_of((index, succeeded != 0, started, figures, metrics, whole[body - at - 4 :]))
+            yield at, index, succeeded != 0, measured, extra, whole[body - at - 4 :]
             at = stop
+
+    def times(self, places: Sequence[int]) -> Any:
+        """Started, duration, CPU user and system of the records at these bytes: a NumPy array of four columns, seconds."""
+        import numpy as np
+
+        view = np.frombuffer(self._map, np.uint8)
+        wanted = np.asarray(places, np.int64)[:, np.newaxis] + np.arange(_KNOWN.size, _RECORD.size)
+        return view[wanted].view(np.float64)  # copied: the map is not held by it
+
+    def records(self) -> Iterator[Record]:
+        """What is committed, oldest first.
+
+        Raises
+        ------
+        InternalError
+            As of :meth:`scan`.
+        """
+        for at, index, succeeded, measured, extra, payload in self.scan():
+            started, *taken = _TIMES.unpack_from(self._map, at + _KNOWN.size)
+            extended, metrics = extra or (_SHORT, b"")
+            yield Record(index, succeeded, started, Figures(*taken, measured, *extended), metrics, payload)
 
 
 def read_index(journal: Journal) -> list[int]:
     """Which items have a record, in the order in which they got it."""
-    return [record.item for record in journal.records()]
+    return [index for _, index, *_ in journal.scan()]
 
 
 def _pack_extended(figures: Figures) -> bytes:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import resource
 import sys
 from time import perf_counter
+from typing import Any
 
 from dcompute.worker.journal import Figures, Measured, MemoryMeasured
 from dcompute.worker.system import OwnFigures
@@ -56,6 +57,34 @@ def _rule(duration: float, cpu: float, wait: float, moved: int, peak: int, limit
     if wait >= WAIT_SHARE * duration or moved >= BYTES_A_SECOND * duration:
         return "io"
     return "memory" if limit and peak >= MEMORY_SHARE * limit else "mixed"
+
+
+def bottlenecks(durations: Any, cpu: Any, shared: Figures, memory_limit: int | None = None) -> Any:
+    """:func:`bottleneck` of many attempts that share all other figures.
+
+    Parameters
+    ----------
+    durations, cpu
+        NumPy arrays: seconds, of which the latter are user and system together.
+    shared
+        Bytes, wait and peak memory of each.
+    memory_limit
+        Bytes.
+
+    Returns
+    -------
+    pyarrow.Array
+        Text.
+    """
+    import numpy as np
+    import pyarrow as pa
+
+    moved = (shared.bytes_read or 0) + (shared.bytes_written or 0)
+    is_io = ((shared.io_wait or 0.0) >= WAIT_SHARE * durations) | (moved >= BYTES_A_SECOND * durations)
+    is_memory = bool(memory_limit) and (shared.peak_memory or 0) >= MEMORY_SHARE * (memory_limit or 0)
+    cause = np.where(cpu >= CPU_SHARE * durations, 0, np.where(is_io, 1, 2 if is_memory else 3))
+    cause[durations <= 0] = 3
+    return pa.DictionaryArray.from_arrays(pa.array(cause, pa.int8()), ["cpu", "io", "memory", "mixed"]).dictionary_decode()
 
 
 class Meter:

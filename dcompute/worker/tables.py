@@ -14,10 +14,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from dcompute.dataset.parts import attempts_table, mark_name, results_name, write_attempts, write_results
+from dcompute.dataset.parts import mark_name, results_name, write_attempts, write_results
 from dcompute.dataset.schema import cast, from_text, join_schemas, marked, to_text
 from dcompute.errors import SchemaError
-from dcompute.records import ATTEMPT_COLUMNS, FAILED, BatchSpec, Failure, Kind, PartRef, Receipt, RunSpec
+from dcompute.records import BatchSpec, Failure, Kind, PartRef, Receipt, RunSpec
+from dcompute.worker.attempts import Attempts
 from dcompute.worker.blocks import MOST_COLUMNS, Entry, blocks, fitted, table_of
 from dcompute.worker.columns import excerpt
 from dcompute.worker.rows import Rows, count
@@ -31,7 +32,6 @@ ROW_BYTES = 64
 #: The first failures of a receipt have their tracebacks, and messages up to the longer length.
 DETAILED, LONG_MESSAGE, SHORT_MESSAGE, LONG_TRACEBACK = 3, 2000, 300, 8000
 
-_AT = {name: place for place, name in enumerate(ATTEMPT_COLUMNS)}
 _ERROR = "dcompute.errors.SchemaError"
 _BASES = ("dcompute.errors.DcomputeError", "TypeError", "Exception", "BaseException")
 
@@ -97,7 +97,7 @@ class Parts:
 
     def finish(
         self,
-        attempts: Sequence[Sequence[Any]],
+        attempts: Attempts | Sequence[Sequence[Any]],
         *,
         failures: Iterable[Failure] = (),
         holds: Sequence[tuple[int, int]] | None = None,
@@ -110,7 +110,7 @@ class Parts:
         Parameters
         ----------
         attempts
-            Rows in the order of ``records.ATTEMPT_COLUMNS``, in the order of the batch.
+            In the order of the batch; rows have the order of ``records.ATTEMPT_COLUMNS``.
         failures
             Those of the items, by index.
         holds
@@ -125,7 +125,8 @@ class Parts:
         """
         self._settle_waiting()
         self._write()
-        rows = self._with_refusals(attempts)
+        rows = attempts if isinstance(attempts, Attempts) else Attempts.of_rows(attempts)
+        self._refuse_in(rows)
         failed = {failure.index: failure for failure in failures} | self._refused
         receipt = replace(
             self._receipt(rows, [failed[index] for index in sorted(failed)]),
@@ -135,7 +136,7 @@ class Parts:
             leftovers=leftovers,
         )
         path = self._folder / "attempts.parquet"
-        write_attempts(str(path), attempts_table(rows), receipt)
+        write_attempts(str(path), rows.table(), receipt)
         self.files.append((str(path), mark_name(self._batch.id)))
         return receipt
 
@@ -209,18 +210,13 @@ class Parts:
         own = [field for field in self._schema if field.name in self._columns]
         return pa.schema([pa.field("item_key", pa.string()), pa.field("key_kind", pa.string()), *own])
 
-    def _with_refusals(self, attempts: Sequence[Sequence[Any]]) -> Sequence[Sequence[Any]]:
-        """The attempt rows, in which the refused items have failed."""
-        if not self._refused:
-            return attempts
-        by_key = {self._batch.keys[index]: failure for index, failure in self._refused.items()}
-        return [
-            row if (failure := by_key.get((row[_AT["item_key"]], row[_AT["key_kind"]]))) is None else _failed(row, failure)  # type: ignore[call-overload]
-            for row in attempts
-        ]
+    def _refuse_in(self, attempts: Attempts) -> None:
+        """Make failures of the refused items' attempts."""
+        if self._refused:
+            by_key = {self._batch.keys[index]: failure for index, failure in self._refused.items()}
+            attempts.fail({place: by_key[key] for place, key in enumerate(attempts.whose()) if key in by_key})
 
-    def _receipt(self, rows: Sequence[Sequence[Any]], failures: list[Failure]) -> Receipt:
-        first = rows[0] if rows else [""] * len(ATTEMPT_COLUMNS)
+    def _receipt(self, attempts: Attempts, failures: list[Failure]) -> Receipt:
         return Receipt(
             batch=self._batch.id,
             execution=self._execution,
@@ -229,17 +225,17 @@ class Parts:
             results=tuple(self._results),
             schema=to_text(pa.schema([field for field in self._schema if field.name in self._columns])) if self._results else None,
             rows=sum(part.rows for part in self._results),
-            seconds=sum(row[_AT["duration"]] or 0.0 for row in rows),
-            host=first[_AT["host"]] or "",
-            worker=first[_AT["worker"]] or "",
-            peak_memory=max((row[_AT["peak_memory"]] or 0 for row in rows), default=0),
+            seconds=attempts.total("duration"),
+            host=attempts.first("host"),
+            worker=attempts.first("worker"),
+            peak_memory=attempts.largest("peak_memory"),
         )
 
-    def _holds(self, rows: Sequence[Sequence[Any]]) -> tuple[tuple[int, int], ...]:
-        if len(rows) == len(self._batch):
-            return ((0, len(rows)),) if rows else ()
+    def _holds(self, attempts: Attempts) -> tuple[tuple[int, int], ...]:
+        if len(attempts) == len(self._batch):
+            return ((0, len(attempts)),) if len(attempts) else ()
         place = {key: index for index, key in enumerate(self._batch.keys)}
-        return ranges(place[row[_AT["item_key"]], row[_AT["key_kind"]]] for row in rows)  # type: ignore[index]
+        return ranges(place[key] for key in attempts.whose())
 
 
 def ranges(indexes: Iterable[int]) -> tuple[tuple[int, int], ...]:
@@ -260,13 +256,6 @@ def _first_value(rows: Any, name: str) -> str:
         return next((excerpt(value.as_py()) for value in rows.column(name) if value.is_valid), "")
     each = [rows] if type(rows) is dict else rows
     return next((excerpt(row[name]) for row in chain(each) if row.get(name) is not None), "")
-
-
-def _failed(row: Sequence[Any], failure: Failure) -> Sequence[Any]:
-    changed = list(row)
-    for name, value in {"outcome": FAILED, "kind": failure.kind, "error": failure.error, "message": failure.message, "rows": 0}.items():
-        changed[_AT[name]] = value
-    return changed
 
 
 def _brief(failure: Failure, number: int) -> Failure:

@@ -16,15 +16,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from dcompute.records import ATTEMPT_COLUMNS, RunSpec
+from dcompute.records import RunSpec
 from dcompute.worker import attempt, context, system
 from dcompute.worker.attempt import call, call_group, one_of_group
 from dcompute.worker.execution import Execution, SetupFailure, Tick, Work
 from dcompute.worker.finish import Finisher, Surroundings
-from dcompute.worker.journal import Figures, Journal, Measured, Record
+from dcompute.worker.journal import Figures, Journal, Measured, MemoryMeasured
 from dcompute.worker.meter import LONG, share
-
-_MEMORY_MEASURED = ATTEMPT_COLUMNS.index("memory_measured")
 
 # The workload that a thread has ready: one a slot, as with children.
 _ready = threading.local()
@@ -45,11 +43,11 @@ def execute(work: Work, *, stopped: Callable[[], str | None], ticked: Callable[[
     began = time.monotonic()
     failure = set_up(work.run)
     if failure is not None:
-        return Execution(setup_error=failure)
+        return Execution(setup_error=failure, untouched=True)
     try:
         values = pickle.loads(work.batch.values)  # noqa: S301  Dask's own wire, from the driver of this run
     except BaseException as error:  # noqa: BLE001  whatever the values' classes raise
-        return Execution(setup_error=_failure(error, "values"))
+        return Execution(setup_error=_failure(error, "values"), untouched=True)
     setup_seconds = time.monotonic() - began
     folder = Path(work.scratch) / f"{work.batch.id}-{work.execution}"
     folder.mkdir(parents=True)
@@ -58,11 +56,11 @@ def execute(work: Work, *, stopped: Callable[[], str | None], ticked: Callable[[
         reason = _Loop(work, values, journal=journal, stopped=stopped, ticked=ticked).run()
         times = {"slot_seconds": time.monotonic() - began, "setup_seconds": setup_seconds, "leftovers": 0}
         around = Surroundings(worker=work.worker, memory_limit=None, pid=os.getpid())
-        made = _Finisher(str(folder), work.run, work.batch, around).finish(journal, work.execution, times)
+        made = Finisher(str(folder), work.run, work.batch, around).finish(journal, work.execution, times)
     finally:
         journal.close()
     if made is None:
-        return Execution(folder=str(folder), cut_short=reason)
+        return Execution(folder=str(folder), cut_short=reason, untouched=True)
     receipt, files = made
     return Execution(receipt=receipt, files=files, folder=str(folder), cut_short=reason)
 
@@ -163,17 +161,11 @@ class _Loop:
         context.end()
 
 
-class _Finisher(Finisher):
-    def _row(self, record: Record, parts: Any, failures: list[Any]) -> tuple[Any, ...]:
-        row = super()._row(record, parts, failures)
-        how = "process" if record.figures.peak_memory else None
-        return (*row[:_MEMORY_MEASURED], how, *row[_MEMORY_MEASURED + 1 :])
-
-
 def _figures(before: tuple[float, float]) -> Figures:
     duration, cpu = time.perf_counter() - before[0], time.thread_time() - before[1]
     memory = system.memory([os.getpid()]) if duration >= LONG else None
-    return Figures(duration, cpu, 0.0, Measured.ITEM, peak_memory=memory)
+    how = MemoryMeasured.PROCESS if memory else MemoryMeasured.UNKNOWN
+    return Figures(duration, cpu, 0.0, Measured.ITEM, peak_memory=memory, memory_measured=how)
 
 
 def _encoded(item: context.Context) -> bytes:

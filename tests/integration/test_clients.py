@@ -136,14 +136,14 @@ def test_an_asynchronous_client_is_used(tmp_path: Path) -> None:
 
 
 def test_an_asynchronous_client_that_was_not_awaited_is_refused(tmp_path: Path) -> None:
-    """It is connected to nothing yet; the error says to await it."""
+    """It is connected to nothing yet; dc.map itself says so, and to await it."""
 
     async def main() -> None:
-        client = Client("tcp://127.0.0.1:9", asynchronous=True, set_as_default=False)
-        try:
+        async with LocalCluster(n_workers=0, processes=False, asynchronous=True, dashboard_address=None) as cluster:
+            client = Client(cluster, asynchronous=True, set_as_default=False)
             with pytest.raises(UsageError, match="await"):
                 dc.map(double, [1], tmp_path / "d", client=client)
-        finally:
+            await client
             await client.close()
 
     asyncio.run(main())

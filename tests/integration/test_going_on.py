@@ -17,7 +17,7 @@ from dcompute.errors import ChangedError, DatasetMismatchError, ItemError, Schem
 QUIET: dict[str, Any] = {"progress": "quiet"}
 
 
-def finished(workload: Any, inputs: Iterable[Any], url: object, **options: Any) -> dc.Run:
+def finished(workload: Any, inputs: Iterable[Any], url: Path, **options: Any) -> dc.Run:
     """The run, after its end."""
     run = dc.map(workload, inputs, url, **options)
     assert run.wait(60, progress="quiet")
@@ -30,7 +30,7 @@ def executed(run: dc.Run) -> set[str]:
     return set(attempts[attempts["run"] == run.id]["item_key"])
 
 
-def values(url: object) -> dict[str, Any]:
+def values(url: Path) -> dict[str, Any]:
     """The column ``value`` of each item, by the text of its key."""
     frame = dc.open(url).results().compute()
     return dict(zip(frame["item_key"], frame["value"], strict=True))
@@ -110,6 +110,23 @@ def test_errors_raise_runs_failed_items_again(misbehaving: Path) -> None:
     with pytest.raises(ItemError, match="not this one"):
         dc.map(MISBEHAVE, ["fine", "permanent"], misbehaving, errors="raise").wait(60, **QUIET)
     assert dc.open(misbehaving).status().state != "running"
+
+
+def test_what_may_be_executed_once_is_only_executed_again_on_demand(tmp_path: Path) -> None:
+    """``idempotent=False``: every failure is final, of whatever kind, and whatever the function became since."""
+
+    def lost(number: int) -> int:
+        raise ConnectionResetError("gone")
+
+    def mended(number: int) -> int:
+        return number
+
+    once = dc.workload(idempotent=False)
+    run = finished(once(lost), [1], tmp_path / "d", name="once")
+    assert run.summary().failed_by_kind == {"transient": 1}
+    again = finished(once(mended), [1], tmp_path / "d", name="once")
+    assert (executed(again), dict(again.summary().skipped_failed)) == (set(), {"transient": 1})
+    assert finished(once(mended), [1], tmp_path / "d", name="once", retry_failed="transient").summary().succeeded == 1
 
 
 def test_an_unknown_kind_is_refused_with_those_there_are(tmp_path: Path) -> None:
@@ -250,7 +267,7 @@ def test_a_schema_declared_later_must_meet_what_is_there(tmp_path: Path) -> None
 
     finished(work, [1], url)
     with pytest.raises(SchemaError, match="'a'"):
-        dc.map(dc.workload(schema={"a": "string"})(work), [1, 2], url).wait(60, **QUIET)
+        dc.map(dc.workload(schema={"a": "string"})(work), [1, 2], url)
     finished(dc.workload(schema={"a": float})(work), [1, 2], url)
     frame = dc.open(url).results().compute().sort_values("item_key")
     assert frame["a"].tolist() == [1.0, 2.0]
@@ -261,16 +278,17 @@ def test_a_schema_declared_later_must_meet_what_is_there(tmp_path: Path) -> None
 # -------------------------------------------------------------------------------------------------------------------------- names
 
 
-def test_a_lambda_needs_a_name_and_a_dataset_has_one_workload(tmp_path: Path) -> None:
-    """Lambdas have no name of their own, so any two would pass for one; ``name=`` says what the dataset calls the workload."""
-    with pytest.raises(UsageError, match="name="):
-        dc.map(lambda number: number, [1], tmp_path / "d")
+def test_a_dataset_has_one_workload_by_name(tmp_path: Path) -> None:
+    """``name=`` says what the dataset calls it; another lambda under the same name is an older form of the function."""
     finished(lambda number: number, [1], tmp_path / "d", name="same")
-    run = finished(lambda number: number, [1, 2], tmp_path / "d", name="same")
-    assert run.summary().skipped == 1
+    run = finished(lambda number: -number, [1, 2], tmp_path / "d", name="same")
+    assert (run.summary().skipped, run.summary().kept_changed) == (1, 1)
     assert str(run.summary()).startswith("same -> ")
-    with pytest.raises(DatasetMismatchError, match=r"same.*other"):
+    assert values(tmp_path / "d") == {"1": 1, "2": -2}
+    with pytest.raises(DatasetMismatchError, match=r"same.*other|other.*same"):
         dc.map(lambda number: number, [1], tmp_path / "d", name="other")
+    with pytest.raises(DatasetMismatchError, match=r"same.*<lambda>|<lambda>.*same"):
+        dc.map(lambda number: number, [1], tmp_path / "d")
 
 
 # ---------------------------------------------------------------------------------------------------------------- preview, outcomes
@@ -324,7 +342,6 @@ def test_max_failures_counts_only_what_fails_now(tmp_path: Path) -> None:
     url = tmp_path / "d"
     finished(old_form(), [3], url)
     assert finished(old_form(), [1, 2, 3], url, max_failures=0).summary().succeeded == 2
-
 
 
 @pytest.mark.parametrize("options", [{"batch_size": 0}, {"errors": "ignore"}, {"on_change": "no"}, {"max_failures": -1}, {"seed": "a"}])

@@ -61,23 +61,25 @@ def shape(name: str) -> Any:
     return generated() if name == "generator" else SHAPES[name][0]
 
 
-def finished(workload: Any, inputs: Any, url: object, **options: Any) -> dc.Run:
+def finished(workload: Any, inputs: Any, url: Path, **options: Any) -> dc.Run:
     """The run, after its end."""
     run = dc.map(workload, inputs, url, **options)
     assert run.wait(60, progress="quiet")
     return run
 
 
-def rows(url: object) -> dict[str, list[dict[str, Any]]]:
+def rows(url: Path) -> dict[str, list[dict[str, Any]]]:
     """The rows of each item by the text of its key, without nulls."""
     table = pa.Table.from_pandas(dc.open(url).results().compute(), preserve_index=False)
     found: dict[str, list[dict[str, Any]]] = {}
     for row in table.to_pylist():
-        found.setdefault(row.pop("item_key"), []).append({name: value for name, value in row.items() if value is not None and name != "key_kind"})
+        found.setdefault(row.pop("item_key"), []).append(
+            {name: value for name, value in row.items() if value is not None and name != "key_kind"}
+        )
     return found
 
 
-def types(url: object) -> dict[str, str]:
+def types(url: Path) -> dict[str, str]:
     """The columns' types as the reader gives them."""
     return {name: str(dtype.pyarrow_dtype) for name, dtype in dc.open(url).results().dtypes.items()}
 
@@ -117,7 +119,14 @@ def test_the_schema_grows_with_the_results(tmp_path: Path) -> None:
     """New columns are added and absent ones are null, integers and floats meet in float, null takes the later type."""
 
     def growing(number: int) -> dict[str, Any]:
-        return [{"a": 1, "b": None}, {"a": 2.5, "b": "text"}, {"a": None, "c": True}, {"c": None, "d": []}, {"d": [1]}][number]
+        made: list[dict[str, Any]] = [
+            {"a": 1, "b": None},
+            {"a": 2.5, "b": "text"},
+            {"a": None, "c": True},
+            {"c": None, "d": []},
+            {"d": [1]},
+        ]
+        return made[number]
 
     finished(growing, [0], tmp_path / "d")
     assert types(tmp_path / "d") == {"item_key": "string", "key_kind": "string", "a": "int64", "b": "null"}
@@ -128,7 +137,13 @@ def test_the_schema_grows_with_the_results(tmp_path: Path) -> None:
     assert types(tmp_path / "d") == {
         "item_key": "string", "key_kind": "string", "a": "double", "b": "string", "c": "bool", "d": "list<element: int64>",
     }  # fmt: skip
-    assert rows(tmp_path / "d") == {"0": [{"a": 1.0}], "1": [{"a": 2.5, "b": "text"}], "2": [{"c": True}], "3": [{"d": []}], "4": [{"d": [1]}]}
+    assert rows(tmp_path / "d") == {
+        "0": [{"a": 1.0}],
+        "1": [{"a": 2.5, "b": "text"}],
+        "2": [{"c": True}],
+        "3": [{"d": []}],
+        "4": [{"d": [1]}],
+    }
 
 
 def test_wide_integers_stay_exact(tmp_path: Path) -> None:
@@ -180,7 +195,8 @@ def test_a_declared_schema_decides(tmp_path: Path) -> None:
 
     @dc.workload(schema={"a": pa.float64(), "b": pa.string()})
     def declared(number: int) -> dict[str, Any]:
-        return [{"a": 1, "b": "x"}, {"b": None}, {"a": "text"}, {"a": 1.0, "c": 1}][number]
+        made: list[dict[str, Any]] = [{"a": 1, "b": "x"}, {"b": None}, {"a": "text"}, {"a": 1.0, "c": 1}]
+        return made[number]
 
     run = finished(declared, range(4), tmp_path / "d")
     assert types(tmp_path / "d") == {"item_key": "string", "key_kind": "string", "a": "double", "b": "string"}
@@ -222,7 +238,8 @@ def test_what_has_no_place_in_a_table_fails_by_name(tmp_path: Path) -> None:
         "set": {"a": {1, 2}},
     }
     expected = {
-        "reserved": "item_key", "reserved in a table": "key_kind", "object": "object", "name": "column name", "huge": str(2**70), "set": "set",
+        "reserved": "item_key", "reserved in a table": "key_kind", "object": "object", "name": "column name",
+        "huge": str(2**70), "set": "set",
     }  # fmt: skip
     run = finished(lambda name: bad.get(name, {"a": 1}), [*bad, "good"], tmp_path / "d", name="bad")
     failed = run.failures().compute().set_index("item_key")

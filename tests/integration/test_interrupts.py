@@ -1,0 +1,113 @@
+"""Scripts that end early or do not wait: Ctrl-C commits what is done, and the interpreter waits for a run."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import dcompute as dc
+from dcompute.dataset.store import Store
+from dcompute.dataset.writer import open_dataset
+from tests.processes import below, until
+
+SCRIPT = """\
+import os, sys, time
+import dcompute as dc
+
+def work(x):
+    with open(r"{trace}", "a") as file:
+        file.write(f"{{x}}\\n")
+    while x % 4 == 3 and not os.path.exists(r"{go}"):
+        time.sleep(0.01)
+    return x
+
+run = dc.map(work, range({items}), r"{dataset}", batch_size=4)
+{then}
+"""
+WAITS = 'run.wait(progress="quiet")'
+ITEMS = 8
+
+
+class Script:
+    """A script on the disk, started as a user would."""
+
+    def __init__(self, folder: Path, then: str) -> None:
+        self.dataset, self.trace, self.go = folder / "d", folder / "trace", folder / "go"
+        self.path = folder / "index.py"
+        self.path.write_text(SCRIPT.format(trace=self.trace, go=self.go, items=ITEMS, dataset=self.dataset, then=then))
+
+    def start(self) -> subprocess.Popen[str]:
+        words = [sys.executable, self.path.name, "--fast"]
+        return subprocess.Popen(words, cwd=self.path.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def hangs(self) -> None:
+        """Wait until an item hangs."""
+        until(lambda: self.trace.exists() and any(int(x) % 4 == 3 for x in self.trace.read_text().split()), 60, "an item that hangs")
+
+    def values(self) -> list[int]:
+        return sorted(dc.open(self.dataset).results().compute()["value"])
+
+
+def test_ctrl_c_in_wait_commits_what_is_done_and_says_how_to_go_on(tmp_path: Path) -> None:
+    """The script ends as interrupted ones do, children and all; the same line then does the rest."""
+    script = Script(tmp_path, WAITS)
+    process = script.start()
+    script.hangs()
+    ours = below(process.pid, "dcompute.worker")
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=15)
+    assert process.returncode in (-signal.SIGINT, 128 + signal.SIGINT)
+    assert "run the same line again: python index.py --fast" in err
+    assert "KeyboardInterrupt" in err
+    done = script.values()
+    assert set(done) == {int(x) for x in script.trace.read_text().split() if int(x) % 4 != 3}
+    assert f"{len(done)} succeeded" in err
+    until(lambda: not any(psutil.pid_exists(pid) for pid in ours), 5, "the end of the children")
+    script.go.touch()
+    again = script.start()
+    again.communicate(timeout=60)
+    assert again.returncode == 0
+    assert script.values() == list(range(ITEMS))
+
+
+def test_a_script_that_ends_without_wait_waits_for_its_run(tmp_path: Path) -> None:
+    """As executors do: all is done and closed when the process is gone."""
+    script = Script(tmp_path, 'print("the last line", flush=True)')
+    process = script.start()
+    assert process.stdout is not None
+    assert process.stdout.readline() == "the last line\n"
+    script.hangs()
+    assert process.poll() is None
+    script.go.touch()
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    assert script.values() == list(range(ITEMS))
+    _, state = open_dataset(Store.at(script.dataset))
+    assert not state.is_open
+
+
+def test_ctrl_c_while_the_interpreter_waits_commits_what_is_done(tmp_path: Path) -> None:
+    """Also after the script's last line a person learns how to go on."""
+    script = Script(tmp_path, "")
+    process = script.start()
+    script.hangs()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=15)
+    assert "run the same line again: python index.py --fast" in err
+    done = script.values()
+    assert set(done) == {int(x) for x in script.trace.read_text().split() if int(x) % 4 != 3}
+    assert not open_dataset(Store.at(script.dataset))[1].is_open
+
+
+def test_an_error_that_nobody_waited_for_is_told(tmp_path: Path) -> None:
+    """A run that failed does not end in silence because its script did not wait."""
+    script = Script(tmp_path, "")
+    text = script.path.read_text().replace("range(8)", "iter([1, object()])")
+    script.path.write_text(text)
+    process = script.start()
+    _, err = process.communicate(timeout=60)
+    assert "nobody waited for" in err
+    assert "key=" in err
