@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("dcompute.cluster")
 
+#: A worker whose event loop does not answer in this time (seconds) is not asked what it can import.
+IMPORT_SECONDS = 20.0
 #: A dead scheduler answers nothing: closing must not wait for it longer than this (seconds).
 CLOSE_SECONDS = 3.0
 
@@ -83,6 +85,24 @@ class Connection:
     def compute(self, task: Any) -> Future:
         """Hand one delayed task to the scheduler."""
         return self.client.compute(task, optimize_graph=False)
+
+    def lacking(self, module: str) -> dict[str, str]:
+        """Who cannot import a module, by address, and why: a task that names it would end such a worker.
+
+        Who does not answer in time is no matter of this.
+        """
+        import importlib
+
+        if self.owns_cluster:
+            return {}
+        found: dict[str, Any] = {}
+        with contextlib.suppress(TimeoutError, OSError):
+            found |= self.client.run(importlib.import_module, module, on_error="return", callback_timeout=IMPORT_SECONDS)
+        try:
+            self.client.run_on_scheduler(importlib.import_module, module)
+        except ImportError as error:
+            found[f"the scheduler at {self.address}"] = error
+        return {address: str(answer) for address, answer in found.items() if isinstance(answer, ImportError)}
 
     def keep(self, digest: str, data: bytes) -> None:
         """Let the scheduler keep a run's description, from where each worker fetches it once."""

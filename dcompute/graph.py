@@ -80,13 +80,18 @@ def refuse_fusing() -> None:
 
 def pack_values(values: Iterable[Any]) -> bytes:
     """The values of a batch as bytes, by reference where the standard pickle can, else by value."""
+    import cloudpickle
+
     values = list(values)
     try:
-        return pickle.dumps(values, protocol=pickle.HIGHEST_PROTOCOL)
+        data = pickle.dumps(values, protocol=pickle.HIGHEST_PROTOCOL)
     except Exception:  # noqa: BLE001  pickle raises whatever a value's __reduce__ raises; cloudpickle is the second try
-        import cloudpickle
-
-        return bytes(cloudpickle.dumps(values, protocol=pickle.HIGHEST_PROTOCOL))
+        data = None
+    # no other process finds in its __main__ what a script or notebook has in its own
+    here = ("__main__", *cloudpickle.list_registry_pickle_by_value())
+    if data is None or any(name.encode() in data for name in here):
+        data = bytes(cloudpickle.dumps(values, protocol=pickle.HIGHEST_PROTOCOL))
+    return data
 
 
 def batch_task(run: Packed, batch: BatchSpec, placement: Placement, *, key: str) -> Any:

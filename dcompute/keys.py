@@ -383,6 +383,6 @@ def _tagged_pandas(value: Any) -> Any:
         hashes = hash_pandas_object(value, index=True).to_numpy()
     except TypeError:  # a column of objects that cannot be hashed
         raise _NoText(value) from None
-    columns = [] if not hasattr(value, "columns") else [_tagged(name, strict=False) for name in value.columns]
-    types = [str(dtype) for dtype in (value.dtypes if columns else [value.dtype])]
+    columns = [_tagged(name, strict=False) for name in getattr(value, "columns", ())]
+    types = [str(dtype) for dtype in (value.dtypes if hasattr(value, "columns") else [value.dtype])]
     return {"$pandas": [type(value).__name__, columns, types, _tagged_array(hashes)]}

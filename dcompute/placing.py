@@ -50,11 +50,19 @@ class Placing:
         offers, classes = list(self._offers.values()), list(classes)
         return Capacity(
             slots={request: {offer.address: slots(request, offer, offers) for offer in offers} for request in classes},
-            target=self._connection.target,
+            target=self._target(),
             largest_memory=max((memory_share(offer, whole=True) for offer in offers), default=None),
             share=max((self._share(offer) for offer in offers), default=None),
             counted=frozenset(request for request in classes if is_counted(request, offers)),
         )
+
+    def _target(self) -> int | None:
+        """Batches in flight that an adaptive cluster must see to grow as far as it may: one for each slot it would then have."""
+        most = self._connection.target
+        if most is None:
+            return None
+        request, offers = self._assignment.request, list(self._offers.values())
+        return most * max((slots(request, offer, offers) for offer in offers), default=1)
 
     def _share(self, offer: WorkerOffer) -> int:
         """Bytes that a call has on a worker where its class declares none: as many slots' shares as it asks for cores."""
@@ -101,6 +109,8 @@ class Placing:
         WorkloadError
             A workload that a worker cannot import.
         """
+        for who, why in self._connection.lacking("dcompute").items():
+            raise ClusterError(f"{who} cannot import dcompute ({why}): install it there, in the same version, and {self._assignment.again}")
         token = self._assignment.spec.run
         futures = {
             address: self._connection.compute(probe_task(self._assignment.packed, token, worker=address, key=f"probe-{token}-{number}"))

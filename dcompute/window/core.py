@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 
-from dcompute.records import Failure, ItemKey
+from dcompute.records import Failure, ItemKey, Request
 from dcompute.retry import Retry
 from dcompute.window.instructions import Drop, End, Instruction, LookForMark, Notice, Try
 from dcompute.window.limits import Pause, too_many

@@ -108,7 +108,10 @@ def _numpy(value: Any, column: str, depth: int) -> Any:
     dtype = getattr(value, "dtype", None)
     if dtype is None:
         raise _no_place(value, column)
-    if dtype.kind in "OV" or hasattr(value, "mask"):  # objects, records and masked arrays
+    if dtype.names is not None:  # records
+        rows = [dict(zip(dtype.names, row, strict=True)) for row in value.ravel().tolist()]
+        return known(rows if value.ndim else rows[0], column, depth + 1)
+    if dtype.kind in "OV" or hasattr(value, "mask"):  # objects and masked arrays
         return known(value.tolist(), column, depth + 1)
     if dtype.kind not in _NUMPY_KINDS:
         raise _no_place(value, column, f" ({dtype})")
@@ -130,6 +133,10 @@ def _pandas(value: Any, column: str) -> Any:
         return value if value.nanosecond else value.to_pydatetime()
     if name == "Timedelta":
         return value if value.nanoseconds else value.to_pytimedelta()
+    if name == "DataFrame":
+        raise _no_place(
+            value, column, ": return one dataframe, of several pandas.concat(...), or .to_dict('records') for a list in a column"
+        )
     raise _no_place(value, column, ": return .to_frame() for many rows, .to_dict() for one row, .to_numpy() for a list in a column")
 
 
@@ -155,6 +162,8 @@ def _other(value: Any, column: str, depth: int) -> Any:
         return str(value)
     if isinstance(value, os.PathLike):
         return os.fsdecode(value)
+    if hasattr(type(value), "__dask_graph__"):
+        raise _no_place(value, column, ", since it is not computed yet: return .compute()")
     if hasattr(type(value), "__array__"):  # tensors and quantities
         import numpy as np
 

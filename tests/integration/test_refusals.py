@@ -263,8 +263,9 @@ def test_a_dataset_that_driver_and_worker_do_not_both_see_is_refused(late: bool,
 # -- what is wrong with a cluster ----------------------------------------------------------------------------------------------
 
 
-def test_a_worker_without_dcompute_is_named(tmp_path: Path) -> None:
-    """Its probe cannot even be opened: a ClusterError with the worker and what is missing there."""
+@pytest.mark.parametrize("who", ["worker", "scheduler"])
+def test_a_cluster_without_dcompute_is_refused_and_lives_on(who: str, tmp_path: Path) -> None:
+    """A ClusterError names who lacks it; no task that would end such a worker has been sent."""
     hidden = tmp_path / "hidden"
     hidden.mkdir()
     (hidden / "sitecustomize.py").write_text(
@@ -272,17 +273,20 @@ def test_a_worker_without_dcompute_is_named(tmp_path: Path) -> None:
         "        if name.split('.')[0] == 'dcompute':\n            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
         "sys.meta_path.insert(0, No())\n"
     )
+    if who == "scheduler":
+        os.environ["PYTHONPATH"] = str(hidden)
     cluster = DaskProcesses(tmp_path / "cluster")
-    os.environ["PYTHONPATH"] = str(hidden)
     try:
+        os.environ["PYTHONPATH"] = str(hidden) if who == "worker" else ""
         cluster.add_worker("--no-nanny")
         with Client(cluster.address, set_as_default=False) as client:
             client.wait_for_workers(1, timeout=60)
             worker = next(iter(client.scheduler_info()["workers"]))
-        text = refused(dc.map(double, [1], tmp_path / "d", client=cluster.address), ClusterError)
+            text = refused(dc.map(double, [1], tmp_path / "d", client=cluster.address), ClusterError)
+            assert client.submit(abs, -1).result(timeout=20) == 1
     finally:
         cluster.close()
-    assert worker in text
+    assert {"worker": worker, "scheduler": "the scheduler at"}[who] in text
     assert "No module named 'dcompute" in text
 
 

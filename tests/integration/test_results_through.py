@@ -9,6 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import dask
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -52,6 +53,7 @@ SHAPES: dict[str, tuple[Any, list[dict[str, Any]]]] = {
     ),
     "empty dataframe": (pd.DataFrame({"i": []}, dtype="int64"), []),
     "arrow table": (pa.table({"i": [1], "at": [datetime.date(2024, 5, 1)]}), [{"i": 1, "at": datetime.date(2024, 5, 1)}]),
+    "records": ({"records": np.array([(1, 0.5)], dtype=[("a", "int8"), ("b", "float64")])}, [{"records": [{"a": 1, "b": 0.5}]}]),
     "nested": ({"nested": {"a": 1, "b": ["x"]}}, [{"nested": {"a": 1, "b": ["x"]}}]),
     "decimal": ({"amount": Decimal("1.50")}, [{"amount": Decimal("1.50")}]),
 }  # fmt: skip
@@ -236,10 +238,12 @@ def test_what_has_no_place_in_a_table_fails_by_name(tmp_path: Path) -> None:
         "name": {1: "a"},
         "huge": {"a": 2**70},
         "set": {"a": {1, 2}},
+        "list of dataframes": [pd.DataFrame({"a": [1]})],
+        "not computed": dask.delayed(len)("ab"),
     }
     expected = {
         "reserved": "item_key", "reserved in a table": "key_kind", "object": "object", "name": "column name",
-        "huge": str(2**70), "set": "set",
+        "huge": str(2**70), "set": "set", "list of dataframes": "pandas.concat", "not computed": ".compute()",
     }  # fmt: skip
     run = finished(lambda name: bad.get(name, {"a": 1}), [*bad, "good"], tmp_path / "d", name="bad")
     failed = run.failures().compute().set_index("item_key")
