@@ -20,6 +20,7 @@ from dcompute.code import pack
 from dcompute.config import settings
 from dcompute.dataset.names import new_run_id
 from dcompute.errors import UsageError
+from dcompute.packed import Sealed
 from dcompute.records import BatchSpec, Request, RunSpec
 from dcompute.worker.batch import run_batch
 from dcompute.worker.delayed import run_delayed
@@ -29,6 +30,8 @@ from dcompute.worker.rewrite import rewrite_batch
 if TYPE_CHECKING:
     from dcompute.workload import Workload
 
+#: Values of these types open everywhere.
+_PLAIN = frozenset({str, int, float, bool, bytes, type(None)})
 #: A run's description larger than this goes to the scheduler once, instead of with every batch.
 INLINE_BYTES = 64 * 1024
 
@@ -79,18 +82,26 @@ def refuse_fusing() -> None:
 
 
 def pack_values(values: Iterable[Any]) -> bytes:
-    """The values of a batch as bytes, by reference where the standard pickle can, else by value."""
+    """The values of a batch as bytes; those that only their own classes can open, each on its own."""
+    return pickle.dumps([value if _is_plain(value) else Sealed(_pickled(value)) for value in values], protocol=pickle.HIGHEST_PROTOCOL)
+
+
+def _is_plain(value: Any) -> bool:
+    return type(value) in _PLAIN or (type(value) is dict and all(type(inner) in _PLAIN for inner in value.values()))
+
+
+def _pickled(value: Any) -> bytes:
+    """By reference where the standard pickle can, else by value."""
     import cloudpickle
 
-    values = list(values)
     try:
-        data = pickle.dumps(values, protocol=pickle.HIGHEST_PROTOCOL)
+        data = pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
     except Exception:  # noqa: BLE001  pickle raises whatever a value's __reduce__ raises; cloudpickle is the second try
         data = None
     # no other process finds in its __main__ what a script or notebook has in its own
     here = ("__main__", *cloudpickle.list_registry_pickle_by_value())
     if data is None or any(name.encode() in data for name in here):
-        data = bytes(cloudpickle.dumps(values, protocol=pickle.HIGHEST_PROTOCOL))
+        data = bytes(cloudpickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL))
     return data
 
 

@@ -123,6 +123,30 @@ class Fingerprints(Column[str]):
         return tuple([text[start : start + _FINGERPRINT] for start in range(0, len(text), _FINGERPRINT)])
 
 
+class Sealed:
+    """One value of a class that this project does not know, pickled on its own and opened in its item's attempt.
+
+    What its class raises when it is opened is then that item's failure, not its batch's.
+    """
+
+    __slots__ = ("_data",)
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def open(self) -> Any:
+        """The value; for the child that executes its item only."""
+        return pickle.loads(self._data)  # noqa: S301  Dask's own wire, from the driver of this run
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._data,)
+
+
+def opened(value: Any) -> Any:
+    """A value as its workload takes it."""
+    return value.open() if type(value) is Sealed else value
+
+
 def _alike(values: Sequence[Any]) -> bool:
     return bool(values) and values.count(values[0]) == len(values)
 

@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -79,10 +80,23 @@ def attempts_table(rows: Sequence[Sequence[Any]]) -> pa.Table:
     return attempts_of(dict(zip(ATTEMPT_COLUMNS, zip(*rows, strict=True), strict=True)), len(rows))
 
 
-class Same(NamedTuple):
-    """A column that has one value in all rows."""
+class Mostly(NamedTuple):
+    """A column that has one value in all rows but a few."""
 
     value: Any
+    others: Mapping[int, Any]  #: by row
+
+    def each(self, count: int) -> list[Any]:
+        """The values of so many rows."""
+        values = [self.value] * count
+        for row, value in self.others.items():
+            values[row] = value
+        return values
+
+
+def same(value: Any) -> Mostly:
+    """A column that has one value in all rows."""
+    return Mostly(value, {})
 
 
 def attempts_of(columns: Mapping[str, Any], count: int) -> pa.Table:
@@ -91,7 +105,7 @@ def attempts_of(columns: Mapping[str, Any], count: int) -> pa.Table:
     Parameters
     ----------
     columns
-        Each of ``records.ATTEMPT_COLUMNS``: :class:`Same`, or one value a row; ``started`` in seconds since 1970.
+        Each of ``records.ATTEMPT_COLUMNS``: :class:`Mostly`, or one value a row; ``started`` in seconds since 1970.
     count
         How many rows.
     """
@@ -99,9 +113,14 @@ def attempts_of(columns: Mapping[str, Any], count: int) -> pa.Table:
 
 
 def _column(values: Any, field: pa.Field, count: int) -> pa.Array:
-    if isinstance(values, Same):
-        return pa.nulls(count, field.type) if values.value is None else pa.repeat(_array((values.value,), field)[0], count)
-    return values if isinstance(values, pa.Array) else _array(values, field)
+    if not isinstance(values, Mostly):
+        return values if isinstance(values, pa.Array) else _array(values, field)
+    distinct = _array((values.value, *values.others.values()), field)
+    if not values.others:
+        return pa.repeat(distinct[0], count) if distinct.null_count == 0 else pa.nulls(count, field.type)
+    which = np.zeros(count, np.int64)
+    which[list(values.others)] = np.arange(1, len(distinct))
+    return distinct.take(pa.array(which))
 
 
 def write_attempts(target: Any, table: pa.Table, receipt: Receipt) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, NamedTuple
 
+from dcompute.packed import opened
 from dcompute.records import Kind
 from dcompute.worker import rows
 
@@ -52,7 +53,7 @@ class Outcome(NamedTuple):
 def call(function: Callable[[Any], Any], value: Any) -> Outcome:
     """Call, consume what it returns and encode it; whatever is raised becomes a failure."""
     try:
-        return Outcome(True, rows.encode(rows.to_rows(function(value))))
+        return Outcome(True, rows.encode(rows.to_rows(function(opened(value)))))
     except BaseException as error:  # noqa: BLE001  SystemExit and KeyboardInterrupt of user code are failures of the item
         return Outcome(False, encode_failure(describe(error)))
 
@@ -60,7 +61,7 @@ def call(function: Callable[[Any], Any], value: Any) -> Outcome:
 def call_group(function: Callable[[list[Any]], Any], values: list[Any]) -> list[bytes] | None:
     """Call with a list of values; None if that failed in any way, a wrong number of results included."""
     try:
-        results = list(function(values))
+        results = list(function([opened(value) for value in values]))
         if len(results) != len(values):
             return None
         return [rows.encode(rows.to_rows(result)) for result in results]

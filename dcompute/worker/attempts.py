@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from dcompute.dataset.parts import Same, attempts_of
+from dcompute.dataset.parts import Mostly, attempts_of, same
 from dcompute.records import ATTEMPT_COLUMNS, FAILED, SUCCEEDED, Failure, ItemKey
 
 _OUTCOME = ("outcome", "kind", "error", "message", "traceback", "exit_code", "signal")
@@ -27,7 +27,7 @@ class Attempts:
     count
         How many rows.
     columns
-        All of ``records.ATTEMPT_COLUMNS``: ``Same`` where all rows have one value, else a value a row.
+        All of ``records.ATTEMPT_COLUMNS``: ``Mostly`` where most rows have one value, else a value a row.
     """
 
     def __init__(self, count: int, columns: Mapping[str, Any]) -> None:
@@ -57,9 +57,7 @@ class Attempts:
     def each(self, name: str) -> list[Any]:
         """The values of a column, one a row, as a list of its own."""
         column = self.columns[name]
-        if isinstance(column, Same):
-            return [column.value] * self._count
-        return list(column.tolist() if isinstance(column, np.ndarray) else column)
+        return column.each(self._count) if isinstance(column, Mostly) else _listed(column)
 
     def whose(self) -> list[ItemKey]:
         """Whose attempts they are."""
@@ -67,49 +65,40 @@ class Attempts:
 
     def first(self, name: str) -> str:
         """The text that the first row has, "" for none."""
-        column = self.columns[name]
-        return str((column.value if isinstance(column, Same) else column[0]) or "") if self._count else ""
+        return str(next(iter(self.each(name)), None) or "")
 
     def total(self, name: str) -> float:
         """The sum of a column; what nobody knows counts nothing."""
         column = self.columns[name]
-        if isinstance(column, Same):
-            return float(column.value or 0.0) * self._count
-        return float(np.nansum(np.asarray(column, dtype=np.float64)))
+        return float(np.nansum(np.asarray(self.each(name) if isinstance(column, Mostly) else column, dtype=np.float64)))
 
     def largest(self, name: str) -> int:
         """The largest whole number of a column, 0 where there is none."""
         column = self.columns[name]
-        return int(column.value or 0) if isinstance(column, Same) else max((int(value or 0) for value in column), default=0)
+        values = (column.value, *column.others.values()) if isinstance(column, Mostly) else column
+        return max((int(value or 0) for value in values), default=0) if self._count else 0
 
     def table(self) -> pa.Table:
         """They as a table of ``ATTEMPTS_SCHEMA``."""
         return attempts_of(self.columns, self._count)
 
 
-def outcomes(count: int, failures: Mapping[int, Failure]) -> dict[str, Any]:
-    """The columns that say how attempts ended, all successes but for the failures at these places."""
-    if not failures:
-        return {name: Same(value) for name, value in zip(_OUTCOME, _SUCCEEDED, strict=True)}
-    rows = [_SUCCEEDED] * count
-    for place, failure in failures.items():
-        rows[place] = (
-            FAILED, failure.kind, failure.error, failure.message, failure.traceback or None, failure.exit_code, failure.signal,
-        )  # type: ignore[assignment]  # fmt: skip
-    return dict(zip(_OUTCOME, map(list, zip(*rows, strict=True)), strict=True))
-
-
-def some(count: int, values: Mapping[int, Any], others: Any = None) -> Any:
-    """A column with values at some places, and the same at all others."""
-    if not values:
-        return Same(others)
-    column = [others] * count
-    for place, value in values.items():
-        column[place] = value
-    return column
+def outcomes(failures: Mapping[int, Failure]) -> dict[str, Any]:
+    """The columns that say how attempts ended: all are successes but for the failures at these places."""
+    rows = {
+        place: (FAILED, failure.kind, failure.error, failure.message, failure.traceback or None, failure.exit_code, failure.signal)
+        for place, failure in failures.items()
+    }
+    usual = zip(_OUTCOME, _SUCCEEDED, strict=True)
+    return {name: Mostly(value, {place: row[at] for place, row in rows.items()}) for at, (name, value) in enumerate(usual)}
 
 
 def alike(values: Sequence[Any]) -> Any:
     """A column that often is the same in all rows."""
-    first = values[0] if values else None
-    return Same(first) if all(value == first for value in values) else list(values)
+    return same(values[0]) if values and values.count(values[0]) == len(values) else list(values)
+
+
+def _listed(column: Any) -> list[Any]:
+    if isinstance(column, pa.Array):
+        return list(column.to_pylist())
+    return list(column.tolist() if isinstance(column, np.ndarray) else column)

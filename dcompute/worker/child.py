@@ -124,7 +124,8 @@ class Child:
         journal = Journal(message["journal"])
         try:
             journal.set_state(State.FINISHING)
-            convict(journal, batch, message["verdicts"])
+            if message["verdicts"]:
+                convict(journal, batch, message["verdicts"])
             around = Surroundings(
                 worker=message["worker"], memory_limit=message["memory_limit"], pid=os.getpid(),
                 stdout=_by_index(detail["stdout"]), stderr=_by_index(detail["stderr"]), peaks=_by_index(detail["peaks"]),

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from dcompute.dataset.parts import Same
+from dcompute.dataset.parts import Mostly, same
 from dcompute.keys import item_seeds
 from dcompute.records import BatchSpec, Failure, RunSpec
 from dcompute.worker import rows
-from dcompute.worker.attempts import Attempts, alike, outcomes, some
+from dcompute.worker.attempts import Attempts, alike, outcomes
 from dcompute.worker.journal import Figures, Journal, Measured, MemoryMeasured
 from dcompute.worker.meter import bottleneck, bottlenecks
 
@@ -85,13 +86,13 @@ class Harvest:
         return Attempts(count, {
             "item_key": [key.text for key in keys], "key_kind": alike([key.kind for key in keys]),
             "attempt": alike(self._pick(batch.attempts)), "fingerprint": self._pick(batch.fingerprints),
-            "params_digest": Same(run.params_digest), "code_digest": Same(run.code_digest), "version": Same(run.version),
-            **outcomes(count, self._placed(self.failures)),
-            "stdout": some(count, self._placed(around.stdout)), "stderr": some(count, self._placed(around.stderr)),
+            "params_digest": same(run.params_digest), "code_digest": same(run.code_digest), "version": same(run.version),
+            **outcomes(self._placed(self.failures)),
+            "stdout": Mostly(None, self._placed(around.stdout)), "stderr": Mostly(None, self._placed(around.stderr)),
             **self._figures(around),
-            "metrics": some(count, self._placed({index: extra[1].decode() or None for index, extra in self._extra.items()})),
-            "rows": alike(self._rows), "host": Same(around.host), "worker": Same(around.worker), "pid": Same(around.pid),
-            "batch": Same(batch.id), "run": Same(run.run), "workload": Same(run.workload), "seed": item_seeds(run.seed, keys),
+            "metrics": Mostly(None, self._placed({index: extra[1].decode() or None for index, extra in self._extra.items()})),
+            "rows": alike(self._rows), "host": same(around.host), "worker": same(around.worker), "pid": same(around.pid),
+            "batch": same(batch.id), "run": same(run.run), "workload": same(run.workload), "seed": item_seeds(run.seed, keys),
         })  # fmt: skip
 
     def _pick(self, values: Sequence[Any]) -> Sequence[Any]:
@@ -100,33 +101,48 @@ class Harvest:
 
     def _placed(self, values: Mapping[int, Any]) -> dict[int, Any]:
         """What is known by index, by the place of the row."""
-        places = {index: place for place, index in enumerate(self.items) if index in values} if values else {}
-        return {place: values[index] for index, place in places.items()}
+        if len(self.items) == len(self._batch):
+            return dict(values)
+        return {place: values[index] for place, index in enumerate(self.items) if index in values} if values else {}
 
     def _figures(self, around: Surroundings) -> dict[str, Any]:
         """The columns that say what attempts took: most rows share all but duration and CPU."""
-        count = len(self.items)
         started, duration, user, system = self._times.T
         usual = _shared(Figures(measured=self._measured[0]), around)
         odd = self._odd(around)
         unknown = np.isnan(user) | (np.asarray(self._measured) == _NOTHING)
         return {
             "started": started, "duration": duration, "cpu_user": _known(user, unknown), "cpu_system": _known(system, unknown),
-            **{name: some(count, {place: getattr(own, name) for place, own in odd.items()}, getattr(usual, name)) for name in _OWN},
-            "measured": some(count, {place: _MEASURED[own.measured] for place, own in odd.items()}, _MEASURED[usual.measured]),
-            "memory_measured": some(
-                count, {place: _MEASURED_AS[own.memory_measured] for place, own in odd.items()}, _MEASURED_AS[usual.memory_measured]
+            **{name: Mostly(getattr(usual, name), {place: getattr(own, name) for place, own in odd.items()}) for name in _OWN},
+            "measured": Mostly(_MEASURED[usual.measured], {place: _MEASURED[own.measured] for place, own in odd.items()}),
+            "memory_measured": Mostly(
+                _MEASURED_AS[usual.memory_measured], {place: _MEASURED_AS[own.memory_measured] for place, own in odd.items()}
             ),
-            "bottleneck": _causes(bottlenecks(duration, user + system, usual, around.memory_limit), usual, odd, around.memory_limit),
+            "bottleneck": self._causes(usual, odd, around.memory_limit),
         }  # fmt: skip
+
+    def _causes(self, usual: Figures, odd: Mapping[int, Figures], memory_limit: int | None) -> Any:
+        own = {place: None if figures.measured == _NOTHING else bottleneck(figures, memory_limit) for place, figures in odd.items()}
+        if usual.measured == _NOTHING:
+            return Mostly(None, own)
+        _, duration, user, system = self._times.T
+        causes = bottlenecks(duration, user + system, usual, memory_limit)
+        if not own:
+            return causes
+        places = sorted(own)
+        is_own = np.zeros(len(causes), dtype=bool)
+        is_own[places] = True
+        return pc.replace_with_mask(causes, pa.array(is_own), pa.array([own[place] for place in places], pa.string()))
 
     def _odd(self, around: Surroundings) -> dict[int, Figures]:
         """By place, the figures of attempts that have more of their own."""
         usual, peaks, extras = self._measured[0], around.peaks, self._extra
+        own_place = self._placed(dict.fromkeys([*extras, *peaks]))
+        if self._measured.count(usual) != len(self._measured):
+            own_place.update(dict.fromkeys(place for place, measured in enumerate(self._measured) if measured != usual))
         found: dict[int, Figures] = {}
-        for place, (index, measured) in enumerate(zip(self.items, self._measured, strict=True)):
-            if measured == usual and index not in extras and index not in peaks:
-                continue
+        for place in own_place:
+            index, measured = self.items[place], self._measured[place]
             _, *taken = self._times[place].tolist()
             more = extras[index][0] if index in extras else Figures()[4:]
             own = _shared(Figures._make((*taken, measured, *more)), around)
@@ -148,15 +164,6 @@ def _shared(figures: Figures, around: Surroundings) -> Figures:
 def _known(values: Any, unknown: Any) -> Any:
     # not a number: the process was killed, and nobody knows
     return pa.array(values, mask=unknown) if unknown.any() else values
-
-
-def _causes(usual_causes: Any, usual: Figures, odd: Mapping[int, Figures], memory_limit: int | None) -> Any:
-    if not odd:
-        return Same(None) if usual.measured == _NOTHING else usual_causes
-    causes = [None] * len(usual_causes) if usual.measured == _NOTHING else usual_causes.to_pylist()
-    for place, own in odd.items():
-        causes[place] = None if own.measured == _NOTHING else bottleneck(own, memory_limit)
-    return causes
 
 
 def _failure(index: int, failure: Mapping[str, Any]) -> Failure:

@@ -258,7 +258,7 @@ class Journal:
         for at, index, succeeded, measured, extra, payload in self.scan():
             started, *taken = _TIMES.unpack_from(self._map, at + _KNOWN.size)
             extended, metrics = extra or (_SHORT, b"")
-            yield Record(index, succeeded, started, Figures(*taken, measured, *extended), metrics, payload)
+            yield Record(index, succeeded, started, Figures._make((*taken, measured, *extended)), metrics, payload)
 
 
 def read_index(journal: Journal) -> list[int]:

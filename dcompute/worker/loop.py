@@ -19,7 +19,7 @@ from dcompute.worker.meter import LONG, Meter, share
 from dcompute.worker.streams import Streams
 
 #: A call shorter than this (seconds) has hardly started another program: looking for one is left to a later item, as it is a system call.
-FORKING = 0.001
+FORKING = 0.0001
 
 
 class Process:

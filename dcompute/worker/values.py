@@ -109,8 +109,9 @@ def _numpy(value: Any, column: str, depth: int) -> Any:
     if dtype is None:
         raise _no_place(value, column)
     if dtype.names is not None:  # records
-        rows = [dict(zip(dtype.names, row, strict=True)) for row in value.ravel().tolist()]
-        return known(rows if value.ndim else rows[0], column, depth + 1)
+        if value.ndim:
+            return [known(element, column, depth + 1) for element in value]
+        return known(dict(zip(dtype.names, value.tolist(), strict=True)), column, depth + 1)
     if dtype.kind in "OV" or hasattr(value, "mask"):  # objects and masked arrays
         return known(value.tolist(), column, depth + 1)
     if dtype.kind not in _NUMPY_KINDS:
@@ -134,9 +135,7 @@ def _pandas(value: Any, column: str) -> Any:
     if name == "Timedelta":
         return value if value.nanoseconds else value.to_pytimedelta()
     if name == "DataFrame":
-        raise _no_place(
-            value, column, ": return one dataframe, of several pandas.concat(...), or .to_dict('records') for a list in a column"
-        )
+        raise _no_place(value, column, ": return one dataframe, pandas.concat([...]) of several; .to_dict() for a column")
     raise _no_place(value, column, ": return .to_frame() for many rows, .to_dict() for one row, .to_numpy() for a list in a column")
 
 

@@ -99,22 +99,29 @@ def test_a_request_in_the_dataset_cancels_the_run(stuck: Stuck) -> None:
 
 def test_a_with_block_that_raises_cancels_its_run(stuck: Stuck) -> None:
     """The error of the block is what comes out, after the run has ended."""
-    with pytest.raises(KeyError, match="mine"), stuck.map() as run:
-        stuck.at_work()
-        raise KeyError("mine")
+    run = stuck.map()
+
+    def block() -> None:
+        with run:
+            stuck.at_work()
+            raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        block()
     assert run.summary().state == "cancelled"
 
 
 def test_cancel_ends_a_run_whose_inputs_are_slow_to_come(tmp_path: Path) -> None:
     """Also before the first of them: nobody waits for an input that is not wanted any more."""
-    release = threading.Event()
+    asked, release = threading.Event(), threading.Event()
 
     def slow() -> Iterator[int]:
+        asked.set()
         release.wait(60)
         yield 1
 
-    run = dc.map(abs, slow(), tmp_path / "d")
-    until(lambda: (tmp_path / "d" / "log").exists(), 10, "the run's begin")
+    run = dc.map(double, slow(), tmp_path / "d")
+    assert asked.wait(10)
     began = time.monotonic()
     run.cancel()
     try:
@@ -123,7 +130,6 @@ def test_cancel_ends_a_run_whose_inputs_are_slow_to_come(tmp_path: Path) -> None
         assert time.monotonic() - began < SOON
     finally:
         release.set()
-        run.wait(60, progress="quiet") if run.status().state == "waiting" else None
 
 
 def test_errors_raise_stops_a_run_at_the_first_final_failure(stuck: Stuck) -> None:
@@ -148,21 +154,24 @@ def test_errors_raise_stops_a_run_at_the_first_final_failure(stuck: Stuck) -> No
     assert list(run.failures().compute()["item_key"]) == ["5"]
 
 
+def double(x: int) -> int:
+    return 2 * x
+
+
 def fails_from_100_on(x: int) -> int:
     if x >= 100:
         raise ValueError("too high")
     return x
 
 
-@pytest.mark.parametrize(("limit", "items", "failures"), [(3, range(95, 400), 4), (0.2, range(400), 26), (0, range(99, 130), 1)])
+@pytest.mark.parametrize(("limit", "items", "failures"), [(3, range(95, 400), 4), (0.2, range(400), 26)])
 def test_max_failures_is_a_number_or_a_share(limit: float, items: range, failures: int, tmp_path: Path) -> None:
     """A share counts from a hundred ended items on; one failure more than allowed ends the run, and what is done is kept."""
-    work = dc.workload()(lambda x: fails_from_100_on(x))
-    run = dc.map(work, items, tmp_path / "d", max_failures=limit, batch_size=1, name="high")
+    run = dc.map(fails_from_100_on, items, tmp_path / "d", max_failures=limit, batch_size=4)
     with pytest.raises(TooManyFailures, match="max_failures"):
         run.wait(progress="quiet")
     failed = len(run.failures().compute())
-    assert failures <= failed < failures + 12  # what was in flight still counts
+    assert failures <= failed < failures + 32  # what was in flight still counts
     assert sorted(run.results().compute()["value"]) == [x for x in items if x < 100]
 
 

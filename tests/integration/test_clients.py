@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import dask
-import psutil
 import pytest
 from distributed import Client, LocalCluster, Scheduler, Worker
 from distributed.deploy.spec import SpecCluster
@@ -18,6 +17,7 @@ from distributed.diagnostics.plugin import SchedulerPlugin
 
 import dcompute as dc
 from dcompute.errors import ClusterError, ItemError, UsageError
+from tests.processes import below, until
 
 WEB = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
 
@@ -92,18 +92,18 @@ def test_an_address_where_nobody_listens_is_named(tmp_path: Path) -> None:
 
 
 def test_without_a_client_a_cluster_is_started_and_closed(tmp_path: Path) -> None:
-    """Nothing of it is left: no thread of a worker, no child, no default client."""
+    """Nothing of it is left: no warm child, no default client."""
+
+    def children() -> set[int]:
+        return set(below(os.getpid(), "dcompute.worker.child"))
+
+    before = children()
     run = dc.map(double, range(4), tmp_path / "d")
     assert run.wait(60, progress="quiet")
     assert workers_of(run)
     with pytest.raises(ValueError, match="No client"):
         Client.current()
-    until = time.monotonic() + 10
-    while (left := [p for p in psutil.Process().children(recursive=True) if "dcompute.worker.child" in " ".join(p.cmdline())]) and (
-        time.monotonic() < until
-    ):
-        time.sleep(0.05)
-    assert left == []
+    until(lambda: not children() - before, 10, "the end of its children")
 
 
 def test_a_client_closed_early_harms_nothing(cluster: SpecCluster, tmp_path: Path) -> None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import subprocess
+import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import pandas as pd
 import psutil
 import pytest
@@ -32,9 +38,12 @@ NEIGHBOURS = 24
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskProcesses]:
-    """A scheduler and two workers with nannies, whose workers must be the same at the end."""
+    """A scheduler and two workers with nannies, which get by value what stands in this file."""
+    here = sys.modules[__name__]
+    cloudpickle.register_pickle_by_value(here)
     with dask_processes(tmp_path_factory.mktemp("cluster")) as processes:
         yield processes
+    cloudpickle.unregister_pickle_by_value(here)
 
 
 @pytest.fixture
@@ -59,66 +68,85 @@ def strangers(cluster: DaskProcesses) -> list[str]:
     return found
 
 
-def act(do: str, trace: str) -> str:
-    """What a hostile item does; everything else gives its own name back."""
-    import ctypes
-    import os
-    import subprocess
-    import sys
-    import time
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
 
-    with open(trace, "a") as file:
-        file.write(f"{do} {os.getpid()}\n")
 
-    class Unprintable(Exception):
-        def __str__(self) -> str:
-            raise RuntimeError("no words")
+class Unpicklable(Exception):
+    def __reduce__(self) -> Any:
+        raise RuntimeError("not this way")
 
-    class Unpicklable(Exception):
-        def __reduce__(self) -> Any:
-            raise RuntimeError("not this way")
 
-    class Liar(Exception):
+def segfault(trace: str) -> None:
+    ctypes.string_at(0)
+
+
+def leave_without_a_word(trace: str) -> None:
+    os._exit(0)
+
+
+def leave(trace: str) -> None:
+    sys.exit(3)
+
+
+def hang(trace: str) -> None:
+    time.sleep(1000)
+
+
+def hoard(trace: str) -> None:
+    held = []
+    while True:
+        held.append(bytearray(os.urandom(1 << 10)) * (16 << 10))
+
+
+def raise_unpicklable(trace: str) -> None:
+    raise Unpicklable(lambda: None)
+
+
+def raise_unprintable(trace: str) -> None:
+    raise Unprintable
+
+
+def lie(trace: str) -> None:
+    class Liar(Exception):  # here, because cloudpickle cannot make such a class anew from its parts
         @property
         def __class__(self) -> type:
             return ConnectionError
 
-    if do == "segfault":
-        ctypes.string_at(0)
-    elif do == "os._exit":
-        os._exit(0)
-    elif do == "SystemExit":
-        sys.exit(3)
-    elif do == "hang":
-        time.sleep(1000)
-    elif do == "memory":
-        held = []
-        while True:
-            held.append(bytearray(os.urandom(1 << 10)) * (16 << 10))
-    elif do == "unpicklable":
-        raise Unpicklable(lambda: None)
-    elif do == "unprintable":
-        raise Unprintable
-    elif do == "liar":
-        raise Liar("I am a connection")
-    elif do == "print":
-        for _ in range(1024):
-            sys.stdout.write("x" * (1 << 20) + "\n")
-    elif do == "grandchild":
-        left = subprocess.Popen(["sleep", "1000"], start_new_session=True)
-        with open(trace + ".left", "a") as file:
-            file.write(f"{left.pid}\n")
+    raise Liar("I am a connection")
+
+
+def print_a_gigabyte(trace: str) -> None:
+    for _ in range(1024):
+        sys.stdout.write("x" * (1 << 20) + "\n")
+
+
+def leave_a_grandchild(trace: str) -> None:
+    left = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+    with open(trace + ".left", "a") as file:
+        file.write(f"{left.pid}\n")
+
+
+ACTS = {
+    "segfault": segfault, "os._exit": leave_without_a_word, "SystemExit": leave, "hang": hang, "memory": hoard,
+    "unpicklable": raise_unpicklable, "unprintable": raise_unprintable, "liar": lie, "print": print_a_gigabyte,
+    "grandchild": leave_a_grandchild,
+}  # fmt: skip
+
+
+def act(do: str, trace: str) -> str:
+    """What a hostile item does; every item gives its own name back, if it comes to that."""
+    with open(trace, "a") as file:
+        file.write(f"{do} {os.getpid()}\n")
+    if do in ACTS:
+        ACTS[do](trace)
     return do
 
 
-def by_value(**requirements: Any) -> Any:
-    """The workload, which workers that cannot import this file get by value."""
-    source = act
-
-    def hostile(do: str, trace: str) -> str:
-        return source(do, trace)
-
-    return dc.workload(**requirements)(hostile)
+def hostile(**requirements: Any) -> dc.Workload:
+    """The workload with these requirements."""
+    return dc.workload(**requirements)(act)
 
 
 def executed(trace: Path) -> Counter[str]:
@@ -140,7 +168,7 @@ def test_each_hostile_item_hurts_only_itself(unharmed: DaskProcesses, tmp_path: 
     items = [*neighbours, *HOSTILE]
     items = items[::5] + items[1::5] + items[2::5] + items[3::5] + items[4::5]
     run = dc.map(
-        by_value(timeout="2 s", memory="300 MiB", retries=0),
+        hostile(timeout="2 s", memory="300 MiB", retries=0),
         items,
         tmp_path / "d",
         params={"trace": str(trace)},
@@ -163,7 +191,7 @@ def test_each_hostile_item_hurts_only_itself(unharmed: DaskProcesses, tmp_path: 
 def test_a_gigabyte_of_prints_harms_nothing(unharmed: DaskProcesses, tmp_path: Path) -> None:
     """The item succeeds, and its row keeps the beginning and the end of what it printed."""
     items = ["before", "print", "after"]
-    run = dc.map(by_value(), items, tmp_path / "d", params={"trace": str(tmp_path / "trace")}, client=unharmed.address, batch_size=3)
+    run = dc.map(hostile(), items, tmp_path / "d", params={"trace": str(tmp_path / "trace")}, client=unharmed.address, batch_size=3)
     run.wait(progress="quiet")
     rows = last_attempts(tmp_path / "d")
     assert set(rows["outcome"]) == {"succeeded"}
@@ -176,14 +204,13 @@ def test_a_gigabyte_of_prints_harms_nothing(unharmed: DaskProcesses, tmp_path: P
 def test_in_a_group_only_the_guilty_item_fails(do: str, unharmed: DaskProcesses, tmp_path: Path) -> None:
     """The others succeed at their first attempt; the group's failure is nobody's attempt."""
     trace = str(tmp_path / "trace")
-    source = act
 
     @dc.workload(group=8, timeout="20 s", memory="300 MiB", retries=0)
-    def hostile(names: list[str]) -> list[str]:
-        return [source(name, trace) for name in names]
+    def together(names: list[str]) -> list[str]:
+        return [act(name, trace) for name in names]
 
     neighbours = [f"neighbour-{number}" for number in range(7)]
-    run = dc.map(hostile, [*neighbours[:3], do, *neighbours[3:]], tmp_path / "d", client=unharmed.address, batch_size=8)
+    run = dc.map(together, [*neighbours[:3], do, *neighbours[3:]], tmp_path / "d", client=unharmed.address, batch_size=8)
     run.wait(progress="quiet")
     rows = last_attempts(tmp_path / "d")
     assert rows.loc[do, "kind"] == HOSTILE[do]
@@ -195,7 +222,7 @@ def test_in_a_group_only_the_guilty_item_fails(do: str, unharmed: DaskProcesses,
 def test_a_crash_is_tried_once_more_alone_where_nothing_is_said_of_retries(unharmed: DaskProcesses, tmp_path: Path) -> None:
     """Two attempts, both crashes; then it stays failed, and its neighbours had one each."""
     trace = tmp_path / "trace"
-    run = dc.map(by_value(), ["a", "segfault", "b"], tmp_path / "d", params={"trace": str(trace)}, client=unharmed.address, batch_size=3)
+    run = dc.map(hostile(), ["a", "segfault", "b"], tmp_path / "d", params={"trace": str(trace)}, client=unharmed.address, batch_size=3)
     run.wait(progress="quiet")
     assert executed(trace) == {"a": 1, "segfault": 2, "b": 1}
     attempts = dc.open(tmp_path / "d").attempts().compute()

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import psutil
+
 import dcompute as dc
 from dcompute.dataset.store import Store
 from dcompute.dataset.writer import open_dataset

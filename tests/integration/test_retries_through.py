@@ -60,7 +60,9 @@ def fail(value: str) -> str:
         time.sleep(60)
     if way.startswith("exit"):
         os._exit(int(way[4:]))
-    raise {"ConnectionError": ConnectionError, "FileNotFoundError": FileNotFoundError, "ValueError": ValueError, "KeyError": KeyError}[way](way)
+    raise {"ConnectionError": ConnectionError, "FileNotFoundError": FileNotFoundError, "ValueError": ValueError, "KeyError": KeyError}[way](
+        way
+    )
 
 
 def table(run: dc.Run) -> pd.DataFrame:
@@ -228,7 +230,12 @@ def test_a_lost_worker_is_never_billed_to_the_item(tmp_path: Path) -> None:
 
     with dask_processes(tmp_path / "cluster", workers=2) as processes:
         run = dc.map(
-            dc.workload(deadly).options(retries=0), range(4), tmp_path / "d", params={"trace": str(trace)}, client=processes.address, batch_size=1
+            dc.workload(deadly).options(retries=0),
+            range(4),
+            tmp_path / "d",
+            params={"trace": str(trace)},
+            client=processes.address,
+            batch_size=1,
         )
         frame = table(run)
     assert run.summary().failed_by_kind == {"transient": 1}

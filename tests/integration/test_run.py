@@ -137,3 +137,31 @@ def test_a_cancelled_run_keeps_what_is_done(tmp_path: Path) -> None:
     done = len(results(tmp_path / "d"))
     assert 0 < done < 200
     assert run.summary().state == "cancelled"
+
+
+def _open_badly(name: str) -> object:
+    raise OSError(f"{name} cannot be opened here")
+
+
+class Unopenable:
+    """A value whose pickle cannot be opened."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _open_badly, (self.name,)
+
+
+def test_a_value_that_cannot_be_opened_fails_its_own_item(tmp_path: Path) -> None:
+    """Its neighbours in the batch succeed, and no set-up is blamed."""
+
+    def kind(value: object) -> str:
+        return type(value).__name__
+
+    run = dc.map(kind, [1, Unopenable("this"), "text"], tmp_path / "d", key=lambda value: getattr(value, "name", str(value)))
+    run.wait(progress="quiet")
+    failed = run.failures().compute()
+    assert list(failed["item_key"]) == ["this"]
+    assert "cannot be opened here" in failed["message"].iloc[0]
+    assert run.summary().succeeded == 2

@@ -1,6 +1,6 @@
 """Items that may be executed once only, each noting its beginning in a trace; one waits until a file is there.
 
-    python at_most_once.py DATASET TRACE ITEMS SCHEDULER [--retry-failed]
+python at_most_once.py DATASET TRACE ITEMS SCHEDULER [--retry-failed]
 """
 
 from __future__ import annotations

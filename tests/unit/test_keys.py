@@ -185,6 +185,13 @@ def test_fingerprints_tell_what_has_no_key() -> None:
     assert fingerprint([object()]) == ""
 
 
+def test_tables_without_columns_have_fingerprints() -> None:
+    """Their number of rows is all there is to tell."""
+    prints = {fingerprint(pd.DataFrame(index=range(rows))) for rows in (0, 1, 2)}
+    assert len(prints) == 3
+    assert "" not in prints
+
+
 def test_keys_and_fingerprints_are_the_same_in_every_process() -> None:
     """Neither depends on the hashing of texts, which differs between processes."""
     code = "from dcompute.keys import *; v = {'b': {'x', 'y', 'z'}, 'a': ('1', 1)}; print(fingerprint(v), derive(('b', 1)))"

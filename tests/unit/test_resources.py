@@ -13,6 +13,7 @@ from dcompute.resources import (
     explain_gap,
     format_bytes,
     idle_workers,
+    is_counted,
     memory_share,
     parse_bytes,
     parse_seconds,
@@ -101,6 +102,17 @@ def test_workers_that_declare_nothing_beside_others_are_named() -> None:
     """They take no part, and the run can say so."""
     assert idle_workers(Request(), [PLAIN, DECLARED]) == ["plain"]
     assert idle_workers(Request(), [PLAIN]) == []
+
+
+def test_somebody_has_to_count_where_workers_would_execute_more_than_fits() -> None:
+    """Threads and declarations bound what a worker executes at once; what else is asked for does not."""
+    limited = WorkerOffer(address="limited", nthreads=4, memory_limit=2 * GIB)
+    assert not is_counted(Request(), [limited])
+    assert is_counted(Request(cpus=2), [limited])
+    assert is_counted(Request(memory=GIB), [limited])
+    assert not is_counted(Request(memory=GIB // 4), [limited])
+    declared = WorkerOffer(address="declared", nthreads=4, resources={"CPU": 4, "MEMORY": 2 * GIB})
+    assert not is_counted(Request(cpus=2, memory=GIB), [declared])
 
 
 def test_the_share_of_a_slot() -> None:

@@ -45,6 +45,26 @@ def test_short_batches_get_a_second_one_a_slot() -> None:
     assert run.window.counts().batches == 10
 
 
+def test_where_only_the_window_counts_a_slot_has_one_batch_and_names_its_worker() -> None:
+    """A second one would be executed beside the first, and one that may go anywhere where there is no room for it."""
+    run = Run(100, {"a": 2, "b": 1}, WindowConfig(request=BASE, batch_size=1), counted=True)
+    first = only(run.first, Send)
+    assert sorted(send.only_on or "" for send in first) == ["a", "a", "b"]
+    again = run.sends(Ended(first[0].number, receipt(first[0], seconds=0.1)))
+    assert [send.only_on for send in again] == [first[0].only_on]
+    assert run.window.counts().batches == 3
+
+
+def test_a_batch_that_named_a_worker_goes_out_again_when_that_is_gone() -> None:
+    """Its task would wait for ever: it is taken back, and a worker that is there gets it."""
+    run = Run(3, {"a": 1, "b": 1}, WindowConfig(request=BASE, batch_size=1), counted=True)
+    lost = next(send for send in only(run.first, Send) if send.only_on == "a")
+    run.slots = {"b": 2}
+    said = run.tell(run.capacity())
+    assert [drop.batch for drop in only(said, Drop)] == [lost.number]
+    assert [send.only_on for send in only(said, Send) if send.number == lost.number] == ["b"]
+
+
 def test_without_any_slot_one_batch_goes_out() -> None:
     """A cluster that scales from zero sees one batch, and one only."""
     run = Run(10, {})

@@ -3,7 +3,22 @@
 from __future__ import annotations
 
 from dcompute.records import Kind, Receipt
-from dcompute.window import Drop, End, Ended, LookForMark, Lost, Notice, Record, Send, Settled, SetupFailed, Started, Tick, WindowConfig
+from dcompute.window import (
+    CancelAll,
+    Drop,
+    End,
+    Ended,
+    LookForMark,
+    Lost,
+    Notice,
+    Record,
+    Send,
+    Settled,
+    SetupFailed,
+    Started,
+    Tick,
+    WindowConfig,
+)
 from tests.unit.window_steps import BASE, Run, failed, only, receipt
 
 
@@ -136,6 +151,37 @@ def test_at_most_once_means_that_a_lost_batch_is_over() -> None:
     assert only(said, Settled)[0].final == (1,)
     assert said[-1] == End("done")
     assert run.window.counts().failed_by_kind == {Kind.INFRASTRUCTURE: 2, Kind.TRANSIENT: 1}
+
+
+def test_at_most_once_lets_a_batch_go_out_again_that_nobody_began() -> None:
+    """Under another id, with a loss billed, so that a batch which never comes to begin is given up in the end."""
+    run = Run(2, {"a": 1}, WindowConfig(request=BASE, batch_size=2, idempotent=False), never_began=set(range(1, 100)))
+    line, losses = only(run.first, Send), 0
+    while line:
+        send = line.pop(0)
+        losses += 1
+        line += run.sends(Lost(send.number))
+    assert 2 * 5 >= losses > 5
+    assert run.window.counts().failed_by_kind == {Kind.INFRASTRUCTURE: 2}
+    run = Run(2, {"a": 1}, WindowConfig(request=BASE, batch_size=2, idempotent=False), never_began={1})
+    (again,) = run.sends(Lost(1))
+    assert again.number != 1
+    assert run.tell(Ended(again.number, receipt(again)))[-1] == End("done")
+    assert run.window.counts().succeeded == 2
+
+
+def test_at_most_once_and_cancelled_waits_for_what_began_at_the_same_moment() -> None:
+    """A start that is heard a moment after the stop is waited for; what nobody began is left for later, and is no loss."""
+    run = Run(4, {"a": 1, "b": 1}, WindowConfig(request=BASE, batch_size=2, idempotent=False), never_began={1, 2})
+    said = run.tell(CancelAll("enough"))
+    assert not only(said, LookForMark)
+    run.tell(Started(1, "a"))
+    said = run.wake()
+    assert only(said, LookForMark) == [LookForMark(2)]
+    assert run.now < 2
+    said = run.tell(Lost(1))
+    assert said[-1] == End("cancelled", "enough")
+    assert not run.window.counts().failed
 
 
 def test_a_batch_whose_set_up_failed_goes_out_again_after_a_while() -> None:

@@ -68,8 +68,10 @@ class Run:
     share: int | None = GIB
     size: int = 10
     marks: dict[int, Receipt] = field(default_factory=dict)
+    never_began: set[int] = field(default_factory=set)  # batches that nobody began, and nobody can any more
     now: float = 0.0
     target: int | None = None
+    counted: bool = False  # nobody but the window holds the slots
     out: dict[int, Send] = field(default_factory=dict)  # in flight
 
     def __post_init__(self) -> None:
@@ -78,7 +80,8 @@ class Run:
         self.first = self.tell(self.capacity())
 
     def capacity(self) -> Capacity:
-        return Capacity(dict.fromkeys(self.window.classes, self.slots), self.target, 4 * GIB, self.share)
+        counted = frozenset(self.window.classes) if self.counted else frozenset()
+        return Capacity(dict.fromkeys(self.window.classes, self.slots), self.target, 4 * GIB, self.share, counted)
 
     def tell(self, event: Event, after: float = 0.0) -> list[Instruction]:
         self.now += after
@@ -100,7 +103,8 @@ class Run:
                     events.append(self.capacity())
                 elif isinstance(instruction, LookForMark):
                     mark = self.marks.get(instruction.batch)
-                    events.append(NoMark(instruction.batch) if mark is None else MarkFound(instruction.batch, mark))
+                    nothing = NoMark(instruction.batch, begun=instruction.batch not in self.never_began)
+                    events.append(nothing if mark is None else MarkFound(instruction.batch, mark))
         return said
 
     def sends(self, event: Event, after: float = 0.0) -> list[Send]:
