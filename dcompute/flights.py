@@ -187,7 +187,8 @@ class Flights:
 
     def _lost(self, number: int, flight: Flight, why: str) -> Lost:
         flight.heard = True
-        log.warning("batch %s was lost: %s", flight.spec.id, why, extra={"action": "batch_lost", "batch": flight.spec.id})
+        level = logging.DEBUG if flight.dropped else logging.WARNING
+        log.log(level, "batch %s was lost: %s", flight.spec.id, why, extra={"action": "batch_lost", "batch": flight.spec.id})
         worker = list(flight.executions.values())[-1] if flight.executions else None
         return Lost(number, worker, max(1, len(flight.executions)), flight.at_work)
 

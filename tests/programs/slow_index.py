@@ -1,6 +1,6 @@
 """A program that a test kills: symbols of source files, slowed down, each execution noted in a trace.
 
-    python slow_index.py DATASET TRACE FILES SECONDS [SCHEDULER]
+python slow_index.py DATASET TRACE FILES SECONDS [SCHEDULER]
 """
 
 from __future__ import annotations
