@@ -210,16 +210,22 @@ class Driver(threading.Thread):
             while self._over is None or (self._rewrites and not self._gave_up()):
                 self._receive()
                 self._keep_time()
-        except DcomputeError:
+        except Exception:
             self._salvage()
             raise
         finally:
             self._placing.forget()
-        self._ledger.commit()
+        self._commit_the_last()
         self._clean = not self._flights.at_work and not self._rewrites
         error = error_of(self._over, again=self.assignment.again) or self._input_error
         if error is not None:
             raise error
+
+    def _commit_the_last(self) -> None:
+        while self._ledger.is_pending:
+            pause = self._commit()
+            if self._ledger.is_pending:  # the storage fails, and may come back
+                time.sleep(pause)
 
     def _gave_up(self) -> bool:
         """After a stop a rewrite is not waited for longer than this: the next driver does it."""
@@ -452,7 +458,8 @@ class Driver(threading.Thread):
     def _salvage(self) -> None:
         """After an error: what workers have written counts as far as this driver may still commit it."""
         self._salvaging = True
-        with contextlib.suppress(DcomputeError):
+        # whatever fails here fails because of what failed first, and that is what is raised
+        with contextlib.suppress(Exception):
             self._feed(w.CancelAll("the run failed"))
             if self._connection.lost:
                 time.sleep(FLUSH_SECONDS)

@@ -69,6 +69,11 @@ class Ledger:
         return ledger
 
     @property
+    def is_pending(self) -> bool:
+        """Whether something waits for its commit."""
+        return bool(self._pending)
+
+    @property
     def batches(self) -> int:
         """How many batches the dataset has."""
         return len(self._writer.state.batches)
