@@ -36,7 +36,6 @@ class Flight:
     said: str = ""  #: what the item at work said of itself at the last tick
     heard: bool = False  #: its end was told
     dropped: bool = False  #: its task was cancelled
-    ended: bool = False  #: its worker said how it ended
 
 
 class Flights:
@@ -66,6 +65,7 @@ class Flights:
         self._once = once
         self._landed = landed
         self._flights: dict[int, Flight] = {}
+        self._begun: dict[int, dict[str, None]] = {}  # by batch: executions of whose end nothing was heard, those of lost workers too
 
     def __len__(self) -> int:
         return len(self._flights)
@@ -73,7 +73,7 @@ class Flights:
     @property
     def at_work(self) -> int:
         """Batches that a worker began to execute, and of whose end nothing was heard."""
-        return sum(bool(flight.executions) and not flight.ended for flight in self._flights.values())
+        return sum(bool(begun) for begun in self._begun.values())
 
     @property
     def numbers(self) -> list[int]:
@@ -134,8 +134,11 @@ class Flights:
     def told(self, message: Mapping[str, Any]) -> Event | None:
         """What a worker's event means."""
         number = self._number(message)
-        flight = self._flights.get(number) if number is not None else None
-        if flight is None or number is None:
+        if number is None:
+            return None
+        self._note_execution(number, message)
+        flight = self._flights.get(number)
+        if flight is None:
             return None
         match message.get("event"):
             case "started":
@@ -145,7 +148,6 @@ class Flights:
                 flight.at_work, flight.done = message.get("index"), int(message.get("done") or 0)
                 flight.said = _said(flight, message)
             case "nothing" if flight.dropped:
-                flight.ended = True
                 return self._lost(number, flight, str(message.get("nothing")))
             case "receipt":
                 return self._answered(number, flight, {"receipt": message.get("receipt")})
@@ -171,12 +173,25 @@ class Flights:
         return self._answered(number, flight, answer)
 
     def _answered(self, number: int, flight: Flight, answer: Mapping[str, Any]) -> Event:
-        flight.heard = flight.ended = True
+        flight.heard = True
         if answer.get("receipt") is not None:
+            self._begun.pop(number, None)
             return Ended(number, Receipt.from_json(answer["receipt"]))
         if answer.get("setup_error") is not None:
+            self._begun.pop(number, None)
             return SetupFailed(number, _setup_text(answer["setup_error"]))
         return self._lost(number, flight, str(answer.get("nothing", "it wrote nothing")))
+
+    def _note_execution(self, number: int, message: Mapping[str, Any]) -> None:
+        """Executions come and go: one on a worker that froze may still write the mark, when its batch went elsewhere long ago."""
+        execution = str(message.get("execution"))
+        match message.get("event"):
+            case "started":
+                self._begun.setdefault(number, {})[execution] = None
+            case "nothing":
+                self._begun.get(number, {}).pop(execution, None)
+            case "receipt":  # the mark is there: whoever else executes the batch finds it
+                self._begun.pop(number, None)
 
     def _erred(self, number: int, flight: Flight) -> Event:
         try:

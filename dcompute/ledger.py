@@ -43,6 +43,7 @@ class Ledger:
     def __init__(self, writer: Writer, spec: RunSpec, now: Callable[[], float] = time.time) -> None:
         self.schema: str | None = join_declared(writer.state.schema, spec.schema)
         self.adopted = 0  #: batches of earlier drivers' workers that this run added
+        self.rows = 0  #: of results that this run added
         self._writer = writer
         self._spec = spec
         self._now = now
@@ -59,7 +60,10 @@ class Ledger:
         numbers = itertools.count(_ADOPTING)
         rewriter = Rewriter(writer.store, lambda: batch_id(spec.run, writer.epoch, next(numbers)))
         adopted = writer.adopt(
-            read_mark, lambda kind, attempt: is_final(retry, kind, attempt), join=rewriter.join, rewrite=rewriter.rewrite
+            read_mark,
+            lambda kind, attempt: not spec.idempotent or is_final(retry, kind, attempt),
+            join=rewriter.join,
+            rewrite=rewriter.rewrite,
         )
         info = RunInfo(run=spec.run, version=spec.version, params_digest=spec.params_digest, code_digest=spec.code_digest, seed=spec.seed)
         writer.commit([info])
@@ -121,6 +125,7 @@ class Ledger:
                 stands_for=receipt.stands_for,
             )
         )
+        self.rows += receipt.rows
 
     def make_room(self, settled: Settled) -> None:
         """Join what can be joined of a batch that is rewritten now, so that it joins when it comes, whatever is settled meanwhile."""
@@ -273,6 +278,9 @@ def _retried(settled: Settled) -> set[int]:
 
 def is_final(retry: Retry, kind: str, attempt: int) -> bool:
     """Whether a policy tries a failure of this kind no more, by what a mark alone says of it."""
+    if not retry.is_by_kind:
+        # exceptions, exit codes and predicates may each know better: tried once too often is better than never again
+        return False
     failure = Failure(index=0, kind=kind, error="")
     return not retry.decide(failure, attempt, random.Random(0)).again  # noqa: S311  the wait does not matter
 

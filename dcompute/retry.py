@@ -168,6 +168,11 @@ class Retry:
         only_larger = rule.retries is None
         return Decision(True, rule.wait(attempt, rng), rule.memory, rule.alone, only_larger, problem)
 
+    @property
+    def is_by_kind(self) -> bool:
+        """Whether it decides by the kind of a failure alone."""
+        return not (self._exceptions or self._exit_codes or self._signals or self._predicate)
+
     def describe(self) -> str:
         """The policy in a few words."""
         rules = len(self._kinds) + len(self._exceptions) + len(self._exit_codes) + len(self._signals) + (self._predicate is not None)

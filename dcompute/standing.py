@@ -105,10 +105,19 @@ class Standing:
             kept=dict(planned.kept) if planned else {},
             redone=planned.redone if planned else 0,
             adopted=self.ledger.adopted if self.ledger is not None else 0,
-            rows=counts.rows if counts else 0,
+            rows=self.ledger.rows if self.ledger is not None else 0,
             seconds=self._seconds if self._seconds is not None else time.monotonic() - self._began,
-            left=max(0, counts.offered - counts.ended) if counts and self.state != "running" else 0,
+            left=self._left(),
         )
+
+    def _left(self) -> int:
+        """Items without an outcome when a run ended early: those met, and all inputs that were not looked at any more."""
+        plan, counts = self.plan, self._counts()
+        if plan is None or self.state in ("waiting", "running", "finished"):
+            return 0
+        met = plan.tally.todo - (counts.ended if counts else 0)
+        unmet = (self._assignment.source.count or 0) - plan.tally.met
+        return max(0, met) + max(0, unmet)
 
     def _failed_by_kind(self, counts: Counts) -> dict[str, int]:
         kinds = dict(counts.failed_by_kind)

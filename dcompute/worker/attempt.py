@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from dcompute.packed import opened
 from dcompute.records import Kind
 from dcompute.worker import rows
+from dcompute.worker.values import SEQUENCES, is_named_tuple, module, type_name
 
 #: Characters kept of a message and of a traceback.
 LONGEST_MESSAGE, LONGEST_TRACEBACK = 4 << 10, 16 << 10
@@ -61,7 +62,7 @@ def call(function: Callable[[Any], Any], value: Any) -> Outcome:
 def call_group(function: Callable[[list[Any]], Any], values: list[Any]) -> list[bytes] | None:
     """Call with a list of values; None if that failed in any way, a wrong number of results included."""
     try:
-        results = list(function([opened(value) for value in values]))
+        results = _results(function([opened(value) for value in values]))
         if len(results) != len(values):
             return None
         return [rows.encode(rows.to_rows(result)) for result in results]
@@ -73,12 +74,23 @@ def one_of_group(function: Callable[[list[Any]], Any]) -> Callable[[Any], Any]:
     """A function of a list as a function of one value."""
 
     def call_one(value: Any) -> Any:
-        results = list(function([value]))
+        results = _results(function([value]))
         if len(results) != 1:
             raise ValueError(f"a list of 1 value came in, {len(results)} results came back: return one result for each value")
         return results[0]
 
     return call_one
+
+
+def _results(returned: Any) -> list[Any]:
+    """The results of a group; what only happens to be iterable, such as a mapping's keys or a dataframe's columns, are none."""
+    if isinstance(returned, (*SEQUENCES, Iterator)) and not is_named_tuple(returned):
+        return list(returned)
+    if module(returned) == "numpy" and getattr(returned, "ndim", None) == 1:
+        return list(returned)
+    raise TypeError(
+        f"a list of values came in, {type_name(returned)} came back: return a list with one result for each value, in their order"
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------- failures

@@ -123,7 +123,7 @@ class BatchTask:
 
     def _nothing(self, reason: str) -> dict[str, Any]:
         # a driver that cancelled the task hears of it no other way, and need not wait for parts
-        self._tell("nothing", nothing=reason)
+        self._tell("nothing", execution=self._execution, nothing=reason)
         return {"nothing": reason}
 
     def _claimed(self) -> bool:

@@ -181,11 +181,21 @@ def _other(values: Sequence[Any], _name: str) -> pa.Array:
     module = kind.__module__.partition(".")[0]
     if module == "numpy" and kind.__name__ == "ndarray":
         return _ndarrays(values)
+    if module == "numpy" and kind.__name__ in ("datetime64", "timedelta64"):
+        return _times(values)
     if module == "pandas":
         import pandas as pd
 
         return pa.array(pd.Series(values))
     return pa.array(values)
+
+
+def _times(values: Sequence[Any]) -> pa.Array:
+    import numpy as np
+
+    # as an array: from a list of scalars pyarrow takes no days
+    dtype = next(value.dtype for value in values if value is not None)
+    return pa.array(np.array(values, dtype))
 
 
 def _ndarrays(values: Sequence[Any]) -> pa.Array:

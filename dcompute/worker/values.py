@@ -25,6 +25,12 @@ PLAIN = frozenset(
 SEQUENCES = (list, tuple, range, collections.deque)
 
 _NUMPY_KINDS = "biufSUmM"
+#: Units of NumPy's times and the ones of Arrow that hold them exactly; a month or a year is no fixed time, but begins at a date.
+_SAME_UNITS = {unit: unit for unit in ("s", "ms", "us", "ns")}
+_TIME_UNITS = {
+    "M": {"Y": "D", "M": "D", "W": "D", "D": "D", "h": "s", "m": "s", **_SAME_UNITS},
+    "m": {"W": "s", "D": "s", "h": "s", "m": "s", **_SAME_UNITS},
+}
 
 
 def known(value: Any, column: str, depth: int = 0) -> Any:
@@ -114,6 +120,10 @@ def _numpy(value: Any, column: str, depth: int) -> Any:
         return known(dict(zip(dtype.names, value.tolist(), strict=True)), column, depth + 1)
     if dtype.kind in "OV" or hasattr(value, "mask"):  # objects and masked arrays
         return known(value.tolist(), column, depth + 1)
+    if dtype.kind in "mM":
+        value = _in_arrow_unit(value, column)
+        if value is None:
+            return None
     if dtype.kind not in _NUMPY_KINDS:
         raise _no_place(value, column, f" ({dtype})")
     if value.ndim == 0:
@@ -124,6 +134,25 @@ def _numpy(value: Any, column: str, depth: int) -> Any:
 
     native = np.ascontiguousarray(value)
     return native if native.dtype.isnative else native.astype(native.dtype.newbyteorder("="))
+
+
+def _in_arrow_unit(value: Any, column: str) -> Any:
+    """Times in a unit that Arrow has; None for a single one that is none."""
+    import numpy as np
+
+    if value.ndim == 0 and np.isnat(value):
+        return None
+    dtype = value.dtype
+    unit, step = np.datetime_data(dtype)
+    wanted = _TIME_UNITS[dtype.kind].get(unit, "s" if np.isnat(value).all() else None)
+    if wanted is None:
+        raise _no_place(value, column, f" in the unit {unit!r}, which Arrow lacks: return value.astype('{dtype.kind}8[ns]') or numbers")
+    if (unit, step) == (wanted, 1):
+        return value
+    found = value.astype(f"{dtype.kind}8[{wanted}]")
+    if not ((found.astype(dtype) == value) | np.isnat(value)).all():
+        raise _no_place(value, column, f": it lies outside of the range of {found.dtype}")
+    return found
 
 
 def _pandas(value: Any, column: str) -> Any:

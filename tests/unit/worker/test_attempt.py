@@ -155,6 +155,25 @@ def test_group_fails_as_one():
     assert attempt.call_group(lambda values: 1 / 0, [1, 2]) is None
 
 
+@pytest.mark.parametrize(
+    "returned",
+    [{"a": 1}, {1}, "x", b"x", None, 7, np.zeros((1, 2)), np.array(1), pd.DataFrame({"x": [1]}), pd.Series([1]), Pair(1)],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_is_no_list_is_no_group_of_results(returned):
+    """Keys, letters, column names and elements in any order are not taken for results; the failure says what to return."""
+    assert attempt.call_group(lambda values: returned, [1]) is None
+    with pytest.raises(TypeError, match="return a list with one result for each value"):
+        attempt.one_of_group(lambda values: returned)(1)
+
+
+@pytest.mark.parametrize("form", [list, tuple, iter, np.array, collections.deque], ids=lambda form: form.__name__)
+def test_a_sequence_is_a_group_of_results(form):
+    """One result for each value, in any ordered form."""
+    assert attempt.call_group(form, [1, 2]) == [rows.encode(rows.to_rows(value)) for value in form([1, 2])]
+    assert attempt.one_of_group(form)(1) == 1
+
+
 def test_one_of_a_group_has_one_result():
     """Called with one value, a group's function must give one result."""
     single = attempt.one_of_group(lambda values: [value + 1 for value in values])

@@ -126,6 +126,27 @@ def test_numpy_scalars_and_arrays_keep_their_types(dtype: str) -> None:
     assert (whole == array).all()
 
 
+@pytest.mark.parametrize(
+    ("unit", "kept"), [("Y", "D"), ("M", "D"), ("W", "D"), ("D", "D"), ("h", "s"), ("m", "s"), ("25s", "s"), ("ms", "ms")]
+)
+def test_dates_take_a_unit_that_arrow_has(unit: str, kept: str) -> None:
+    """Scalars and arrays alike, with the moment as it was; a scalar that is no time is null."""
+    array = np.array([1, 2], f"M8[{unit}]")
+    assert to_rows(array[1]) == {"value": array[1]}
+    assert to_rows(array[1])["value"].dtype == f"M8[{kept}]"
+    whole = to_rows(array)["value"]
+    assert whole.dtype == f"M8[{kept}]"
+    assert (whole == array).all()
+    assert to_rows(np.datetime64("NaT", unit)) == {"value": None}
+
+
+@pytest.mark.parametrize("value", [np.timedelta64(1, "M"), np.timedelta64(1), np.datetime64(1, "ps"), np.array([2**62], "m8[D]")], ids=str)
+def test_times_without_an_arrow_form_are_refused(value: Any) -> None:
+    """No unit of Arrow holds them as they are."""
+    with pytest.raises(SchemaError, match="has no place in a table"):
+        to_rows(value)
+
+
 def test_arrays_of_more_dimensions_are_lists_of_arrays() -> None:
     """A matrix in a column is a list of its rows."""
     (value,) = to_rows(np.zeros((2, 3), "f4")).values()

@@ -1,0 +1,55 @@
+"""Which batches may still be written when a run ends: what workers said of the executions they began."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dcompute.flights import Flights
+from dcompute.graph import Packed
+from dcompute.records import Receipt, RunSpec, batch_id
+
+SPEC = RunSpec(run="r", dataset="/d", workload="w", code=b"", code_digest="c", params_digest="p")
+
+
+def flights() -> Flights:
+    nobody: Any = None
+    return Flights(nobody, SPEC, Packed.of(SPEC), epoch=1, once=False, landed=lambda *_: None)
+
+
+def say(table: Flights, event: str, execution: str, **more: Any) -> None:
+    table.told({"event": event, "batch": batch_id("r", 1, 7), "execution": execution, "worker": "w", **more})
+
+
+def test_a_batch_that_began_is_at_work_until_its_execution_ends() -> None:
+    """Also where its flight is forgotten: its worker still has it."""
+    table = flights()
+    say(table, "started", "a")
+    assert table.at_work == 1
+    say(table, "nothing", "a", nothing="cancelled")
+    assert table.at_work == 0
+
+
+def test_a_frozen_execution_is_at_work_when_another_one_came_to_nothing() -> None:
+    """A worker that froze with the batch may still write it: that the second execution ended says nothing of the first."""
+    table = flights()
+    say(table, "started", "frozen")
+    say(table, "started", "second")
+    say(table, "nothing", "second", nothing="cancelled")
+    assert table.at_work == 1
+
+
+def test_a_receipt_ends_all_executions() -> None:
+    """The mark is there: whoever else executes the batch finds it."""
+    table = flights()
+    say(table, "started", "frozen")
+    say(table, "started", "second")
+    say(table, "receipt", "second", receipt=Receipt(batch=batch_id("r", 1, 7), execution="second", holds=((0, 1),)).to_json())
+    assert table.at_work == 0
+
+
+def test_what_is_said_of_another_run_is_not_counted() -> None:
+    """Topics are shared by who asks for them, numbers are not."""
+    table = flights()
+    table.told({"event": "started", "batch": batch_id("other", 1, 7), "execution": "a", "worker": "w"})
+    table.told({"event": "started", "batch": "nonsense", "execution": "a", "worker": "w"})
+    assert table.at_work == 0
