@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import types
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,9 @@ class Assignment:
             What speaks against the run already now.
         """
         options.check()
+        if params is not None and not isinstance(params, Mapping):
+            raise UsageError(f'params={params!r}: say names and values, such as {{"window": 1800}}')
+        modules = _modules(modules)
         refuse_fusing()
         around = leave_slot()  # whatever cluster is named: a task that waits for a run must not hold the slot that it needs
         found = client if client is not None else (around or existing_client())
@@ -177,6 +181,16 @@ def _limit(limit: float | None) -> float | None:
 def _one_of(name: str, value: Any, allowed: Sequence[str]) -> None:
     if value not in allowed:
         raise UsageError(f"{name}={value!r}: it is one of {', '.join(repr(str(choice)) for choice in allowed)}")
+
+
+def _modules(modules: Any) -> tuple[Any, ...]:
+    """Modules or their names; one alone need not be in a list."""
+    if isinstance(modules, str | types.ModuleType):
+        return (modules,)
+    found = tuple(modules) if isinstance(modules, Iterable) else (modules,)
+    if all(isinstance(module, str | types.ModuleType) for module in found):
+        return found
+    raise UsageError(f'modules={modules!r}: say local packages or modules, or their names, such as ["lab"]')
 
 
 def _store(dataset: Any) -> Store:

@@ -85,13 +85,17 @@ def map(
         What can be told without a worker and without waiting: wrong arguments, storage that cannot be written, another
         workload's dataset (``DatasetMismatchError``), a driver seen alive (``DatasetBusy``). The rest is raised by ``wait()``.
     """
+    from dcompute.dataset.writer import open_dataset
     from dcompute.driver import Driver
 
     given = {
         "params": params, "client": client, "key": key, "batch_size": batch_size, "errors": errors, "max_failures": max_failures,
         "retry_failed": retry_failed, "on_change": on_change, "takeover": takeover, "modules": modules, "seed": seed, "name": name,
     }  # fmt: skip
-    return Run(Driver.started(_assignment(workload, inputs, dataset, given)))
+    assignment = _assignment(workload, inputs, dataset, given)
+    # storage that cannot be written, or trusted with a commit, is told here and not by wait()
+    open_dataset(assignment.store, create=True)
+    return Run(Driver.started(assignment))
 
 
 class Run:

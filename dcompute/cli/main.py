@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 import dcompute as package
-from dcompute.cli import exits, run, show
+from dcompute.cli import exits, options, run, show
 from dcompute.errors import DcomputeError, InternalError, ItemError
 
 
@@ -44,8 +44,9 @@ def _tell(error: DcomputeError, *, debug: bool) -> None:
     if debug:
         traceback.print_exception(error)
         return
-    click.echo(f"Error: {error.message}", err=True)
-    if isinstance(error, ItemError) and error.traceback and error.traceback not in error.message:
+    # of an item's error the words are the user's own
+    click.echo(f"Error: {error.message if isinstance(error, ItemError) else options.in_options(error.message)}", err=True)
+    if isinstance(error, ItemError) and error.traceback.rstrip() not in error.message:
         click.echo(error.traceback.rstrip(), err=True)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dcompute.cli import exits, inputs, target
-from dcompute.cli.options import Amount, Assigned, BatchSize, Headed, Limit, Names, option, unique
+from dcompute.cli.options import Amount, Assigned, BatchSize, Headed, Limit, Names, in_options, option, unique
 from dcompute.errors import DcomputeError
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def run(ctx: click.Context, /, **given: Any) -> None:
     _settle(given)
     order = order_of(given)
     if given["dry_run"]:
-        click.echo(str(dc.preview(order.workload, order.inputs, order.dataset, **order.options)))
+        click.echo(in_options(str(dc.preview(order.workload, order.inputs, order.dataset, **order.options))))
         return
     started = dc.map(order.workload, order.inputs, order.dataset, **order.options)
     with _terminated_as_interrupted():
@@ -120,7 +120,7 @@ def run(ctx: click.Context, /, **given: Any) -> None:
             started.wait(progress="quiet" if given["quiet"] else given["progress"])
         except DcomputeError:
             if started.summary().executed and not given["quiet"]:
-                click.echo(str(started.summary()), err=True)
+                click.echo(in_options(str(started.summary())), err=True)
             raise
     _show(started, given)
     ctx.exit(exits.of_summary(started.summary(), ignore_failures=given["ignore_failures"]))
@@ -189,7 +189,7 @@ def _show(started: Run, given: dict[str, Any]) -> None:
     if given["as_json"]:
         click.echo(json.dumps(asdict(started.summary()), default=str))
     elif not given["quiet"]:
-        click.echo(str(started.summary()))
+        click.echo(in_options(str(started.summary())))
 
 
 @contextlib.contextmanager

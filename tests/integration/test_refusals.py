@@ -171,7 +171,11 @@ def test_what_cannot_be_sent_is_refused_at_once(tmp_path: Path) -> None:
         ({"retry_failed": "timeouts"}, UsageError, "timeouts"),
         ({"seed": "x"}, UsageError, "seed='x'"),
         ({"params": {"facter": 2}}, WorkloadError, "facter"),
+        ({"params": [1]}, UsageError, "params=[1]"),
         ({"modules": ["no_such_module"]}, WorkloadError, "no_such_module"),
+        ({"modules": "no_such_module"}, WorkloadError, "no_such_module"),
+        ({"modules": [3]}, UsageError, "modules=[3]"),
+        ({"modules": 3}, UsageError, "modules=3"),
         ({"client": 3.5}, UsageError, "client=float"),
     ],
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import dcompute as dc
-from dcompute.errors import DatasetMismatchError, ItemError, TooManyFailures
+from dcompute.errors import DatasetMismatchError, ItemError, StoreError, TooManyFailures
 
 
 def double(x: int) -> int:
@@ -165,3 +165,10 @@ def test_a_value_that_cannot_be_opened_fails_its_own_item(tmp_path: Path) -> Non
     assert list(failed["item_key"]) == ["this"]
     assert "cannot be opened here" in failed["message"].iloc[0]
     assert run.summary().succeeded == 2
+
+
+def test_storage_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> None:
+    """dc.map itself raises, and nothing is started."""
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(StoreError, match="file"):
+        dc.map(double, [1], tmp_path / "file" / "d")

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import collections
 import errno
 import json
 import socket
 import urllib.error
+from typing import Any, NamedTuple
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from dcompute.errors import SchemaError
 from dcompute.records import Kind
 from dcompute.worker import attempt, rows
+
+
+class Pair(NamedTuple):
+    left: Any
 
 
 class Response:
