@@ -22,6 +22,7 @@ from dcompute.errors import StoreError, UsageError, WorkloadError
 from dcompute.graph import Packed, refuse_fusing
 from dcompute.inputs import Inputs
 from dcompute.records import STAYING_KINDS, Kind, Request, RunSpec
+from dcompute.secrecy import shown_words
 from dcompute.window import WindowConfig
 from dcompute.worker.supervisor import release
 from dcompute.workload import Workload
@@ -60,8 +61,13 @@ class Options:
             raise UsageError(f"max_failures={limit!r}: say a number of items, or a share between 0 and 1")
         if isinstance(limit, float) and limit > 1 and not limit.is_integer():
             raise UsageError(f"max_failures={limit!r}: a share lies between 0 and 1, a number of items is whole")
+        wanted = self.retry_failed
+        if not isinstance(wanted, bool | str | list | tuple | set | frozenset):
+            raise UsageError(f'retry_failed={wanted!r}: say True, "never", or kinds such as "timeout"')
         for kind in self.kinds_again() or ():
             _one_of("retry_failed", kind, tuple(Kind))
+        if not isinstance(self.takeover, bool):
+            raise UsageError(f"takeover={self.takeover!r}: say True or False")
 
     def kinds_again(self, *, idempotent: bool = True) -> frozenset[str] | None:
         """The kinds of final failures that are executed again; None: no failed item at all.
@@ -208,6 +214,8 @@ def _spec(
     if source.keywords:
         work.check_call(params or {}, source.names)
     code, code_digest, params_digest = pack(work, params or {}, keywords=source.keywords)
+    if name is not None and (not isinstance(name, str) or not name.strip()):
+        raise UsageError(f"name={name!r}: say text, which the dataset will call the workload")
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise UsageError(f"seed={seed!r}: say a whole number")
     if modules and work.isolation == "thread":
@@ -244,4 +252,4 @@ def _again() -> str:
         return "run the same line again"
     script = Path(sys.argv[0] or main).name
     words = ["python", script] if script.endswith(".py") else [script]
-    return f"run the same line again: {shlex.join([*words, *sys.argv[1:]])}"
+    return f"run the same line again: {shlex.join([*words, *shown_words(sys.argv[1:])])}"

@@ -260,7 +260,7 @@ def workload(function: Callable[..., Any] | None = None, /, **requirements: Any)
     initializer
         Called once a child process; its value arrives as the keyword ``state``.
     group
-        The function takes a list of up to so many values and returns as many results.
+        The function takes a list of up to so many values and returns a list with one result for each.
     idempotent
         False: an item is executed at most once, and every failure is final.
 

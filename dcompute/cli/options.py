@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,27 @@ if TYPE_CHECKING:
     _Kind = click.ParamType[Any]
 else:  # generic for type checkers only in older versions of click
     _Kind = click.ParamType
+
+
+_ARGUMENTS = (
+    "key", "seed", "name", "memory", "timeout", "retries", "isolation", "version", "group", "retry_failed", "on_change", "takeover",
+    "errors", "max_failures", "modules", "batch_size",
+)  # fmt: skip
+# a name that follows --set is no argument of dc.map, but a user's
+_ARGUMENT = re.compile(
+    rf"(?<![^\s(])(?<!--set )(?P<name>{'|'.join(_ARGUMENTS)})="
+    r"""(?:(?P<flag>True)|"(?P<text>[^"]*)"|'(?P<word>[^']*)'|(?P<number>[\d][\d.,%]*(?<![.,]))|(?=[\s:,.;)]|$))"""
+)
+
+
+def in_options(text: str) -> str:
+    """A text that speaks to people of arguments of ``dc.map``, with the options in their place."""
+    return _ARGUMENT.sub(_as_option, text).replace("see failures()", "see `dcompute failures`")
+
+
+def _as_option(found: re.Match[str]) -> str:
+    option, value = f"--{found['name'].replace('_', '-')}", found["text"] or found["word"] or found["number"]
+    return f"{option} {shlex.quote(value)}" if value else option
 
 
 class Assigned(_Kind):

@@ -6,7 +6,9 @@ travels by value. Digests are made from source text, not from pickles, which dif
 
 from __future__ import annotations
 
+import functools
 import sys
+import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -14,7 +16,8 @@ from typing import Any, NamedTuple
 
 from dcompute.code.digest import code_digest, stable_text
 from dcompute.code.shipping import ShippedModule, zip_module
-from dcompute.errors import WorkloadError
+from dcompute.errors import InputError, WorkloadError
+from dcompute.keys import fingerprint
 from dcompute.workload import STATE, Workload
 
 __all__ = ["Loaded", "Reference", "ShippedModule", "Travelling", "code_digest", "load", "pack", "params_digest", "zip_module"]
@@ -148,7 +151,20 @@ def load(data: bytes) -> Loaded:
 
 
 def params_digest(params: Mapping[str, Any]) -> str:
-    """Changes when a param does; of one that has no canonical form, its type only."""
+    """Changes when a param does.
+
+    Raises
+    ------
+    InputError
+        Names a param of which it cannot be told whether it changed.
+    """
+    for name, value in params.items():
+        is_code = isinstance(value, types.FunctionType | types.MethodType | type | functools.partial)
+        if not is_code and not fingerprint(value):
+            raise InputError(
+                f"params[{name!r}], a {type(value).__qualname__}, cannot be compared from run to run: a change would go unnoticed. "
+                "Pass plain data (numbers, text, dates, lists, dicts, arrays, dataframes) or a path, and build the object in the workload"
+            )
     texts = [f"{name}={stable_text(params[name])}" for name in sorted(params)]
     return blake2b("\n".join(texts).encode(), digest_size=_DIGEST_BYTES).hexdigest()
 

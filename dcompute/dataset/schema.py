@@ -45,7 +45,7 @@ def declared(schema: Any) -> pa.Schema:
     Raises
     ------
     WorkloadError
-        Which says what is no type, or has a reserved name.
+        Which says what is no type, has a reserved name, or may not be null.
     """
     if isinstance(schema, pa.Schema):
         found = schema
@@ -59,7 +59,25 @@ def declared(schema: Any) -> pa.Schema:
             raise WorkloadError(f"schema= has the column {name!r}, which every dataset writes itself: leave it out, or rename it")
         if times > 1:
             raise WorkloadError(f"schema= has the column {name!r} {times} times: names are different")
+    for field in found:
+        if _refuses_null(field):
+            # kept silently, it would promise what no results part keeps
+            raise WorkloadError(
+                f"schema= declares {field}, and every column and element of a dataset may be null: leave nullable=False out, and raise an "
+                "error in the workload where a value must not be missing"
+            )
     return pa.schema([meeting.plain(field) for field in found])
+
+
+def _refuses_null(field: pa.Field) -> bool:
+    """Whether nulls are forbidden in it or below; a map's keys and the ends of runs never are null."""
+    type_ = field.type
+    if not field.nullable:
+        return True
+    if pa.types.is_run_end_encoded(type_):
+        return False
+    inner = [type_.item_field] if pa.types.is_map(type_) else [type_.field(index) for index in range(type_.num_fields)]
+    return any(_refuses_null(child) for child in inner)
 
 
 def _declared_field(one: Any) -> pa.Field:

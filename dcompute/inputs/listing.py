@@ -13,6 +13,7 @@ from dcompute.errors import InputError
 from dcompute.inputs.sources import Bunch
 from dcompute.keys import digest_of
 from dcompute.records import ItemKey
+from dcompute.secrecy import shown
 
 _MAGIC = frozenset("*?[")
 #: What storages call a checksum, and a time of change, in the order in which they are taken.
@@ -98,10 +99,11 @@ def _stamp(*parts: object) -> bytes:
 
 def _missing(path: str, *, is_folder: bool) -> InputError:
     if is_folder:
+        path = shown(path)
         return InputError(
             f"{path} is a folder: say which of its files are meant, such as {path.rstrip('/')}/* or {path.rstrip('/')}/**/*.csv"
         )
-    return InputError(f"there is no file {path}")
+    return InputError(f"there is no file {shown(path)}")
 
 
 # ------------------------------------------------------------------------------------------------------------------------- local
@@ -138,17 +140,19 @@ def _local(path: str) -> Iterator[tuple[str, bytes]]:
 
 def _remote(pattern: str, options: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:
     if "::" in pattern:
-        raise InputError(f"files({pattern!r}): one file system within another is not listed; list the URLs and pass them")
+        raise InputError(f"files({shown(repr(pattern))}): one file system within another is not listed; list the URLs and pass them")
     try:
         yield from _listed_by(pattern, options)
     except InputError:
         raise
     except ImportError as error:
-        raise InputError(f"files({pattern!r}) needs a package that is not installed: {error}") from error
+        raise InputError(f"files({shown(repr(pattern))}) needs a package that is not installed: {shown(error)}") from error
     except (OSError, ValueError) as error:
-        raise InputError(f"files({pattern!r}) cannot be listed: {type(error).__name__}: {error}") from error
+        raise InputError(f"files({shown(repr(pattern))}) cannot be listed: {type(error).__name__}: {shown(error)}") from error
     except Exception as error:
-        raise InputError(f"files({pattern!r}) cannot be listed, its storage says {type(error).__name__}: {error}") from error
+        raise InputError(
+            f"files({shown(repr(pattern))}) cannot be listed, its storage says {type(error).__name__}: {shown(error)}"
+        ) from error
 
 
 def _listed_by(pattern: str, options: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:

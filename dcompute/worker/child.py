@@ -1,7 +1,7 @@
 """The child: a warm process that executes batches of one run, one after another.
 
 It is started with its worker's ``sys.path``, environment and working directory, in a session of its own. File 3 is its connection to the
-worker, file 4 ends when the guardian does; then it kills all below it and itself.
+worker, file 4 ends when the guardian does; then it kills all below it and itself. Both move to numbers that no user code meets by accident.
 
 ========  ================================================  ==========================================================
 is told   with                                              answers
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import fcntl
 import json
 import os
 import pickle
@@ -34,26 +35,40 @@ from dcompute.worker.pipes import Channel, Message
 from dcompute.worker.streams import Streams
 
 CONTROL, LIFE = 3, 4
+_OUT_OF_REACH = 200
 
 
 def main(folder: str) -> None:
     """Serve the worker until it closes the connection."""
-    for descriptor in (CONTROL, LIFE):
-        os.set_inheritable(descriptor, False)
+    control, life = _move_away(CONTROL), _move_away(LIFE)
     system.become_subreaper()
     system.offer_to_oom_killer()
-    threading.Thread(target=_die_with_guardian, name="dcompute-guardian", daemon=True).start()
+    threading.Thread(target=_die_with_guardian, args=(life,), name="dcompute-guardian", daemon=True).start()
     with contextlib.suppress(OSError):
         os.chdir(folder)
     sys.argv = ["dcompute-child"]
     streams = Streams()
     faulthandler.enable(file=sys.stderr)
-    Child(Channel(socket.socket(fileno=CONTROL)), streams).serve()
+    Child(Channel(socket.socket(fileno=control)), streams).serve()
 
 
-def _die_with_guardian() -> None:
+def _move_away(descriptor: int) -> int:
+    """The same open file under a high number, with nothing behind the low one."""
+    try:
+        moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _OUT_OF_REACH)
+    except OSError:  # this process may open only a few files
+        os.set_inheritable(descriptor, False)
+        return descriptor
+    nothing = os.open(os.devnull, os.O_RDWR)
+    # the number stays taken: the next file that is opened, ours perhaps, would get it
+    os.dup2(nothing, descriptor, inheritable=False)
+    os.close(nothing)
+    return moved
+
+
+def _die_with_guardian(life: int) -> None:
     with contextlib.suppress(OSError):
-        os.read(LIFE, 1)
+        os.read(life, 1)
     system.kill_below(os.getpid())
     os._exit(1)
 
@@ -99,6 +114,7 @@ class Child:
         batch: BatchSpec = pickle.loads(message.blobs[0])  # noqa: S301  as above; its values are opened below
         journal = Journal(message["journal"])
         loop = Loop(process, batch, journal, self._streams)
+        loop.is_watched = message["watched"]
         try:
             loop.load()
         except BaseException as error:  # noqa: BLE001

@@ -11,6 +11,7 @@ import logging
 import pickle
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +34,10 @@ STOP_GRACE = {"cancelled": 0.1, "closing": 1.0}
 _TELL_EVERY = 0.25
 _MOST_DEATHS = 3
 _FINISH_TIMEOUT = 600.0
+#: Journals that items may damage before the batch is given up.
+_MOST_DAMAGES = 5
+#: Seconds without a byte after which a child will not end the answer it began.
+_STALLED = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,10 +143,13 @@ class Executor:
         self._path = str(self._folder / "journal")
         Journal(self._path, create=True).close()
         self._view = JournalView(self._path)
+        self._last = self._view.read()
+        self._damages = 0
         self._child: Child | None = None
         self._captures: list[output.Capture] = []
         self._texts: list[dict[int, str]] = [{}, {}]
         self._verdicts: list[dict[str, Any]] = []
+        self._guardian_deaths: Counter[int] = Counter()  # by the item at work
         self._peaks: dict[int, int] = {}
         self._peak = 0
         self._setup_seconds = 0.0
@@ -183,7 +191,7 @@ class Executor:
             except SetupFailed as failed:
                 return failed.failure
             except Died:
-                verdict = self._judge()
+                verdict = self._after_death()
                 if self._reason is not None:
                     return None
                 deaths = 0 if verdict or self._view.read().done > done else deaths + 1
@@ -241,7 +249,7 @@ class Executor:
         child, work = self._child, self._work
         assert child is not None
         self._captures = [output.Capture(child.token) for _ in range(2)]
-        header = {"op": "batch", "journal": self._path, "verdicts": self._verdicts, "folder": str(self._folder)}
+        header = {"op": "batch", "journal": self._path, "verdicts": self._verdicts, "watched": self._damages > 0}
         child.send(header, [pickle.dumps(work.batch)])
         answer = self._converse(child, limit=work.memory_limit, timeout=work.run.timeout)
         child.calls = int(answer.get("calls", child.calls))
@@ -251,6 +259,7 @@ class Executor:
         if answer["op"] == "full":
             raise StoreError(f"the scratch folder of this worker ({work.scratch}) is full: {answer['text']}. Free space there.")
         self._swept += int(answer.get("leftovers", 0))
+        self._look()
         self._keep_texts()
 
     # --------------------------------------------------------------------------------------------------------- watching
@@ -268,6 +277,11 @@ class Executor:
         look_at = time.monotonic() + TICK
         while True:
             messages = child.wait(TICK, self._captures)
+            # a child has nothing to say while it calls user code: that wrote these bytes
+            if (messages or child.channel.is_partial) and self._look().at_work:
+                child.kill("lost")
+                self._bury(child)
+                raise Died
             if messages:
                 return messages[0]
             now = time.monotonic()
@@ -284,11 +298,13 @@ class Executor:
                 raise Died
 
     def _reason_to_kill(self, child: Child, now: float, deadline: float | None, limit: int | None, timeout: float | None) -> str | None:
-        header = self._view.read()
+        header = self._look()
         if deadline is not None and now > deadline:
             return "timeout"
         if timeout is not None and header.at_work and now - header.started > timeout:
             return "timeout"
+        if child.channel.is_partial and now - child.channel.heard > _STALLED:
+            return "lost"
         self._tell(header, now)
         if self._work.run.metrics == "full" or limit is not None:
             held = child.memory(limit)
@@ -296,6 +312,16 @@ class Executor:
             if limit is not None and held > limit:
                 return "memory"
         return None
+
+    def _look(self) -> Header:
+        """What the child is at; who damaged the journal is as good as dead."""
+        try:
+            self._last = self._view.read()
+        except InternalError:
+            raise Died from None
+        if self._damages:
+            self._view.acknowledge(self._last)
+        return self._last
 
     def _note_memory(self, header: Header, held: int) -> None:
         self._peak = max(self._peak, held)
@@ -333,19 +359,49 @@ class Executor:
         while not all(capture.ended for capture in self._captures) and time.monotonic() < limit and child.exit is None:
             child.listen(TICK, self._captures)
 
-    def _judge(self) -> bool:
-        """After a death: who is to blame. True where an item was at work."""
+    def _after_death(self) -> bool:
+        """Judge, with a new journal where the old one is damaged. True where an item was at work."""
+        assert self._child is not None
+        try:
+            header = self._view.read()
+        except InternalError:
+            self._damages += 1
+            if not self._work.run.idempotent or self._damages > _MOST_DAMAGES:
+                raise
+            self._child.kill("damage")
+            self._bury(self._child)
+            self._begun = True
+            self._replace_journal()
+            # a first time nobody knows how old the last look was
+            self._judge(self._last if self._damages > 1 else dataclasses.replace(self._last, sequence=0))
+            self._texts = [{}, {}]
+            return True
+        return self._judge(header)
+
+    def _replace_journal(self) -> None:
+        """All is executed again, one by one: nobody knows what was in the old one."""
+        self._view.close()
+        self._path = str(self._folder / f"journal-{self._damages}")
+        Journal(self._path, create=True).close()
+        self._view = JournalView(self._path)
+        convicted = [verdict for verdict in self._verdicts if verdict["failure"] is not None]
+        self._verdicts = [{"index": 0, "last": len(self._work.batch) - 1, "failure": None, "figures": None}, *convicted]
+
+    def _judge(self, header: Header) -> bool:
+        """Who is to blame."""
         child, work = self._child, self._work
         assert child is not None
-        header = self._view.read()
         self._begun = self._begun or header.at_work
+        self._view.settle()
         ended = child.exit
+        guardian_died = bool(ended and ended.guardian_died)
+        self._guardian_deaths[header.index] += guardian_died and header.at_work
         verdict = judge(
             Death(
                 header=header, killed_for=child.killed_for, exit_code=ended.code if ended else None, signal=ended.signal if ended else 9,
-                guardian_died=bool(ended and ended.guardian_died), oom_killed=system.oom_kills() > child.oom_kills,
-                peak_memory=self._peaks.get(header.index, 0), memory_limit=work.memory_limit, timeout=work.run.timeout, at=time.monotonic(),
-                idempotent=work.run.idempotent,
+                guardian_died=guardian_died, guardian_deaths=self._guardian_deaths[header.index],
+                oom_killed=system.oom_kills() > child.oom_kills, peak_memory=self._peaks.get(header.index, 0),
+                memory_limit=work.memory_limit, timeout=work.run.timeout, at=time.monotonic(), idempotent=work.run.idempotent,
             )
         )  # fmt: skip
         for capture in self._captures:
@@ -368,20 +424,23 @@ class Executor:
     def _finish(self) -> Execution:
         """Parquet of what the journal holds."""
         self._log_output()
-        for last in (False, True):
+        problem = ""
+        for _ in range(2):
             if self._child is None or self._child.exit is not None:
                 self._release()
                 self._child = self._take(True)
             try:
                 answer = self._ask_to_finish(self._child)
             except Died:
-                if last:
-                    raise InternalError(
-                        f"the rows of batch {self._work.batch.id} cannot be written: two processes died of it ({self._child.exit})"
-                    ) from None
+                problem = f"two processes died of it ({self._child.exit})"
+                self._release()
                 continue
-            return self._end(answer)
-        raise AssertionError("unreachable")
+            if answer["op"] in ("finished", "nothing"):
+                return self._end(answer)
+            problem = f"{answer['text']}\n{answer['traceback']}"
+            # what user code did to its process may be all that is wrong
+            self._release()
+        raise InternalError(f"the rows of batch {self._work.batch.id} cannot be written: {problem}")
 
     def _ask_to_finish(self, child: Child) -> Message:
         work = self._work
@@ -402,8 +461,6 @@ class Executor:
         if answer["op"] == "nothing":
             self._drop(self._folder)
             return Execution(cut_short=self._reason, untouched=not self._begun)
-        if answer["op"] != "finished":
-            raise InternalError(f"the rows of batch {self._work.batch.id} cannot be written: {answer['text']}\n{answer['traceback']}")
         receipt = Receipt.from_json(answer["receipt"])
         Path(self._path).unlink(missing_ok=True)
         child = self._child

@@ -13,6 +13,7 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+import time
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -31,15 +32,18 @@ _ENDED = struct.Struct("@QQQ")  # at 8: committed bytes, done items, sequence
 _AT_WORK = struct.Struct("@QqqQd")  # at 24: sequence, first and last index, calls of this process before, started (monotonic)
 _STATE = struct.Struct("@Q")  # at 64
 _PROGRESS = struct.Struct("@dQ")  # at 72: fraction, length of the text
+_SEQUENCE = struct.Struct("@Q")  # at 24
 _STOP = struct.Struct("@Q")  # at 88, written by the worker
+_SEEN = struct.Struct("@Q")  # at 608, written by the worker: one more than the index that it saw at work
 _ALL = struct.Struct("@8sQQQqqQdQdQQ")
-_TEXT_AT, _LONGEST_TEXT = 96, 512
+_TEXT_AT, _LONGEST_TEXT, _SEEN_AT = 96, 512, 608
 
 _RECORD = struct.Struct("@IIIBBHdddd")  # checksum, payload, index, outcome, measured, parts, started, duration, cpu user, cpu system
 _KNOWN, _TIMES = struct.Struct("@IIIBBH"), struct.Struct("@dddd")  # the two halves of a record's fixed part
 _EXTENDED = struct.Struct("@qqqdqH")  # peak memory, bytes read, bytes written, I/O wait, leftovers, how memory was measured
 _SIZE = struct.Struct("@I")
 _UNKNOWN = -1
+_MOST_LOOKS = 1000
 
 
 class State(IntEnum):
@@ -162,6 +166,20 @@ class Journal:
             _PROGRESS.pack_into(self._map, 72, _NO_FRACTION, 0)
         self._sequence |= 1
         _AT_WORK.pack_into(self._map, 24, self._sequence, index, last, calls, started)
+
+    def await_seen(self, index: int, limit: float = 10.0) -> None:
+        """Wait until the worker has seen that this item is at work.
+
+        Raises
+        ------
+        OSError
+            It did not look for so many seconds.
+        """
+        until = time.monotonic() + limit
+        while _SEEN.unpack_from(self._map, _SEEN_AT)[0] != index + 1:
+            if time.monotonic() > until:
+                raise TimeoutError("the worker does not look at the journal")
+            time.sleep(0.002)
 
     def end(self) -> None:
         """No item is at work any more; its outcome, if it has one, is written."""
@@ -287,31 +305,52 @@ def _unpack_more(source: mmap.mmap, at: int, parts: int) -> tuple[tuple[Any, ...
 
 
 class JournalView:
-    """The header of a journal, read by the worker while the child writes."""
+    """The header of a journal, read by the worker while the child writes; not mapped: who truncates a file kills all that map it."""
 
     def __init__(self, path: str) -> None:
-        file = os.open(path, os.O_RDWR)
-        try:
-            self._map = mmap.mmap(file, HEADER)
-        finally:
-            os.close(file)
+        self._path = path
+        self._file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
 
     def close(self) -> None:
-        """Unmap it."""
-        self._map.close()
+        """Give the file back."""
+        os.close(self._file)
 
     def read(self) -> Header:
-        """What the child is at; consistent, because the sequence is the same before and after."""
-        while True:
-            _, committed, done, sequence, index, last, calls, started, state, fraction, size, _ = _ALL.unpack_from(self._map)
-            text = self._map[_TEXT_AT : _TEXT_AT + min(size, _LONGEST_TEXT)]
-            if _STATE.unpack_from(self._map, 24)[0] == sequence:
+        """What the child is at; consistent, because the sequence is the same before and after.
+
+        Raises
+        ------
+        InternalError
+            The file was truncated or written over.
+        """
+        for _ in range(_MOST_LOOKS):
+            data = os.pread(self._file, _TEXT_AT + _LONGEST_TEXT, 0)
+            again = os.pread(self._file, _SEQUENCE.size, 24)
+            if len(data) < _TEXT_AT + _LONGEST_TEXT or len(again) < _SEQUENCE.size or not data.startswith(_MAGIC):
+                raise self._damage()
+            _, committed, done, sequence, index, last, calls, started, state, fraction, size, _ = _ALL.unpack_from(data)
+            text = data[_TEXT_AT : _TEXT_AT + min(size, _LONGEST_TEXT)]
+            if _SEQUENCE.unpack(again)[0] == sequence:
                 break
+        if os.fstat(self._file).st_size < HEADER + committed:
+            raise self._damage()
         return Header(
             committed, done, sequence, index, last, calls, started, state,
             None if fraction < 0 else fraction, text.decode("utf-8", "replace"),
         )  # fmt: skip
 
+    def _damage(self) -> InternalError:
+        return InternalError(f"{self._path} is no journal any more: the workload truncated it or wrote over it")
+
+    def acknowledge(self, header: Header) -> None:
+        """Tell the child which item was seen at work, see :meth:`Journal.await_seen`."""
+        os.pwrite(self._file, _SEEN.pack(header.index + 1 if header.at_work else 0), _SEEN_AT)
+
     def stop(self) -> None:
         """Ask the child to begin no more items."""
-        _STOP.pack_into(self._map, 88, 1)
+        os.pwrite(self._file, _STOP.pack(1), 88)
+
+    def settle(self) -> None:
+        """Note that no item is at work; for the time between the death of a child and its successor's first item."""
+        sequence = self.read().sequence
+        os.pwrite(self._file, _SEQUENCE.pack(sequence + (sequence & 1)), 24)

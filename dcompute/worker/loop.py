@@ -64,6 +64,7 @@ class Loop:
         self._streams = streams
         self._values: list[Any] = []
         self._checked = 0.0
+        self.is_watched = False  # no item begins before the worker saw that it does
         self.leftovers = 0
 
     def load(self) -> None:
@@ -136,6 +137,8 @@ class Loop:
         for index in indexes:
             item = context.begin(keys[index], attempts[index], run, params=params, seed=seed, scratch_root=scratch, report=report)
             journal.begin(index, index, process.calls, monotonic())
+            if self.is_watched:
+                journal.await_seen(index)
             started = time()
             begin()
             succeeded, payload = call(function, values[index])

@@ -10,12 +10,16 @@ import json
 import os
 import socket
 import struct
+import time
 from collections.abc import Sequence
 from typing import Any
 
 _LENGTH = struct.Struct("!I")
 _MOST_FILES = 8
 _CHUNK = 1 << 18
+_MOST_CHUNKS = 256
+#: Bytes of a header; a longer one is none.
+_LONGEST = 1 << 30
 
 
 class Message(dict[str, Any]):
@@ -35,10 +39,16 @@ class Channel:
         self._buffer = bytearray()
         self._files: list[int] = []
         self.closed = False
+        self.heard = time.monotonic()  # when bytes came last
 
     def fileno(self) -> int:
         """For ``select``."""
         return self._socket.fileno()
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether a message has begun and not ended."""
+        return bool(self._buffer)
 
     def close(self) -> None:
         """Close this end; the other one sees the end of the stream."""
@@ -67,9 +77,10 @@ class Channel:
             self._socket.sendall(blob)
 
     def receive(self) -> list[Message]:
-        """The messages that are complete by now; :attr:`closed` turns true at the end of the stream."""
-        while not self.closed and self._read(socket.MSG_DONTWAIT):
-            pass
+        """The messages that are complete by now; :attr:`closed` turns true at the end of the stream, or where it is no message."""
+        for _ in range(_MOST_CHUNKS):  # one who never stops writing is not listened to for ever
+            if self.closed or not self._read(socket.MSG_DONTWAIT):
+                break
         messages = []
         while (message := self._cut()) is not None:
             messages.append(message)
@@ -97,17 +108,31 @@ class Channel:
                 self._files += files
         self.closed = self.closed or not data
         self._buffer += data
+        self.heard = time.monotonic()
         return bool(data)
 
     def _cut(self) -> Message | None:
+        try:
+            return self._cut_whole()
+        except (ValueError, TypeError, LookupError, RecursionError):  # nobody can say where the next message would begin
+            self._buffer.clear()
+            self.closed = True
+            return None
+
+    def _cut_whole(self) -> Message | None:
         if len(self._buffer) < _LENGTH.size:
             return None
         (length,) = _LENGTH.unpack_from(self._buffer)
+        if length > _LONGEST:
+            raise ValueError(f"a header of {length} bytes")
         end = _LENGTH.size + length
         if len(self._buffer) < end:
             return None
         header = json.loads(self._buffer[_LENGTH.size : end])
-        sizes, count = header.pop("_blobs"), header.pop("_files")
+        sizes, count = [int(size) for size in header["_blobs"]], int(header["_files"])
+        if min(sizes, default=0) < 0 or count < 0 or not isinstance(header["op"], str):
+            raise ValueError("no message")
+        del header["_blobs"], header["_files"]
         if len(self._buffer) < end + sum(sizes):
             return None
         blobs = []

@@ -12,6 +12,8 @@ from dcompute.worker.journal import Figures, Header, Measured, MemoryMeasured
 
 #: A child killed by nobody we know at this share of its limit died of memory.
 NEAR_LIMIT = 0.8
+#: An item at work in so many deaths of the guardian is to blame for them.
+MOST_DEATHS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,10 +21,11 @@ class Death:
     """What is known of a child that died."""
 
     header: Header  #: of its journal, read after its death
-    killed_for: str | None = None  #: ``timeout``, ``memory``, ``stop``, ``lost`` where the worker killed it
+    killed_for: str | None = None  #: ``timeout``, ``memory``, ``stop``, ``lost``, ``damage`` where the worker killed it
     exit_code: int | None = None
     signal: int | None = None
     guardian_died: bool = False
+    guardian_deaths: int = 0  #: with the same item at work, this one included
     oom_killed: bool = False  #: the kernel's counter rose meanwhile
     peak_memory: int = 0  #: bytes, of its tree, as looked at
     memory_limit: int | None = None
@@ -76,7 +79,7 @@ def _kind(death: Death) -> Kind:
     if death.killed_for == "memory":
         return Kind.MEMORY
     if death.guardian_died:
-        return Kind.INFRASTRUCTURE
+        return Kind.CRASH if death.guardian_deaths >= MOST_DEATHS else Kind.INFRASTRUCTURE
     near = death.memory_limit is not None and death.peak_memory >= NEAR_LIMIT * death.memory_limit
     if death.signal == signal.SIGKILL and death.killed_for is None and (death.oom_killed or near):
         return Kind.MEMORY
@@ -107,7 +110,11 @@ def _words(death: Death, kind: Kind, duration: float) -> tuple[str, str]:
     if kind is Kind.INFRASTRUCTURE:
         return "guardian died", "its process was killed because the process above it was"
     if death.killed_for == "lost":
-        return "connection lost", "it closed the connection of its process to the worker (by exec, or by closing all files)"
+        return "connection lost", "it closed the connection of its process to the worker, or wrote to it (by exec, by closing all files)"
+    if death.killed_for == "damage":
+        return "journal damaged", "it truncated or wrote over the file in which its process notes the outcomes"
+    if death.guardian_died:
+        return "guardian died", f"the process above its own was killed {death.guardian_deaths} times while it was at work"
     if death.signal is not None:
         name = _signal_name(death.signal)
         return name, f"its process was ended by signal {death.signal} ({name})"

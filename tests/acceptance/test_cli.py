@@ -152,6 +152,7 @@ class TestRun:
         give(here, bad="fail")
         done = call(here, "run", "work.py:read", "in/*.txt", "out", "--errors", "raise", "-q", code=1)
         assert "told to fail" in done.stderr
+        assert done.stderr.count("Traceback") == 1
         assert done.stdout == ""
 
     def test_lines_of_standard_input(self, here):

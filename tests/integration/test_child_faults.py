@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import itertools
 import json
 import os
 import pickle
+import resource
 import signal
 import subprocess
 import sys
@@ -20,6 +22,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dcompute.code import pack
+from dcompute.errors import InternalError
 from dcompute.records import BatchSpec, ItemKey, Receipt, RunSpec, batch_id
 from dcompute.worker import system
 from dcompute.worker.supervisor import Execution, Supervisor, Work
@@ -244,6 +247,64 @@ def do_kill_guardian_once(path: str) -> int:
     return 1
 
 
+def do_kill_guardian() -> None:
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(60)
+
+
+def connection() -> int:
+    """The number of this process's connection to its worker."""
+    return max(int(name) for name in os.listdir("/proc/self/fd") if _is_socket(f"/proc/self/fd/{name}"))
+
+
+def _is_socket(path: str) -> bool:
+    try:
+        return os.readlink(path).startswith("socket:")
+    except FileNotFoundError:
+        return False
+
+
+def do_write_to(number: int, data: bytes) -> int:
+    return os.write(number, data)
+
+
+def do_write_to_connection(data: bytes) -> None:
+    os.write(connection(), data)
+    time.sleep(60)
+
+
+def do_take_all_files() -> int:
+    """Leave no file number for anybody else."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (300, 300))
+    taken = 0
+    with contextlib.suppress(OSError):
+        while True:
+            os.open(os.devnull, os.O_RDONLY)
+            taken += 1
+    return taken
+
+
+def do_forbid_files() -> int:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+    return 1
+
+
+def do_truncate_all(pause: float) -> int:
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            os.ftruncate(int(name), 0)
+    time.sleep(pause)
+    return 1
+
+
+def do_forget_path() -> int:
+    sys.path.clear()
+    sys.meta_path.clear()
+    for name in [name for name in sys.modules if name.startswith("pyarrow")]:
+        del sys.modules[name]
+    return 1
+
+
 def do_fork_and_return() -> int:
     return os.fork()
 
@@ -434,6 +495,68 @@ def test_guardian_killed(keeper, tmp_path):
     assert batch.failed() == {}
     assert sorted(batch.results) == list(range(7))
     assert batch.calls == [0, 1, 2, 3, 3, 4, 5, 6]
+    assert_nothing_left(keeper)
+
+
+def test_guardian_killed_by_an_item(keeper, tmp_path):
+    """An item that kills the guardian each time it is executed is convicted after three times, and the batch goes on."""
+    batch = Batch(keeper, tmp_path, [*FINE, "kill_guardian", *FINE])
+    batch.check_neighbours({3: "crash"})
+    assert batch.calls.count(3) == 3
+    assert batch.rows[3]["error"] == "guardian died"
+    assert_nothing_left(keeper)
+
+
+@pytest.mark.parametrize("number", [3, 4])
+def test_writing_to_a_low_file_number_harms_nothing(keeper, tmp_path, number):
+    """No file number that user code may guess leads to the worker."""
+    batch = Batch(keeper, tmp_path, [*FINE, ("write_to", number, b"\x00\x00\x00\x05hello"), *FINE])
+    batch.check_neighbours({})
+
+
+FORGED = b'{"op": "executed", "calls": 1, "leftovers": 0, "_blobs": [], "_files": 0}'
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"\x00\x00\x00\x05hello", id="garbage"),
+        pytest.param(b"\x00\x00\x00\x03[1]", id="no message"),
+        pytest.param(b"\x7f\xff\xff\xff", id="huge"),
+        pytest.param(b"\x00\x00", id="begun"),
+        pytest.param(len(FORGED).to_bytes(4, "big") + FORGED, id="forged"),
+    ],
+)
+def test_writing_to_the_connection_is_a_crash(keeper, tmp_path, data):
+    """An item that writes to its process's connection to the worker is convicted, whatever it writes; the batch goes on."""
+    batch = Batch(keeper, tmp_path, [*FINE, ("write_to_connection", data), *FINE])
+    batch.check_neighbours({3: "crash"})
+    assert batch.rows[3]["error"] == "connection lost"
+    assert_nothing_left(keeper)
+
+
+@pytest.mark.parametrize("command", ["take_all_files", "forbid_files", "forget_path"])
+def test_rows_are_written_by_a_sound_process(keeper, tmp_path, command):
+    """What an item did to its process's limits and modules does not cost the batch: no item is executed again, all succeed."""
+    batch = Batch(keeper, tmp_path, [*FINE, command])
+    batch.check_neighbours({})
+    assert_nothing_left(keeper)
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.1])
+def test_truncating_all_open_files_harms_no_other_item(keeper, tmp_path, pause):
+    """Items that truncate what their process has open are convicted, each by itself, and the worker lives."""
+    batch = Batch(keeper, tmp_path, [*FINE, ("truncate_all", pause), *FINE, ("truncate_all", pause), "fine"])
+    assert batch.failed() == {3: "crash", 7: "crash"}
+    assert sorted(batch.results) == [0, 1, 2, 4, 5, 6, 8]
+    assert batch.rows[3]["error"] == "journal damaged"
+    assert_nothing_left(keeper)
+
+
+def test_truncating_where_nothing_may_run_twice(keeper, tmp_path):
+    """With ``idempotent=False`` the batch is given up instead: what is not known to be done is not done again."""
+    with pytest.raises(InternalError, match="no journal any more"):
+        Batch(keeper, tmp_path, ["fine", ("truncate_all", 0.1), "fine"], idempotent=False)
     assert_nothing_left(keeper)
 
 

@@ -6,7 +6,26 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from dcompute.cli.options import Amount, Assigned, BatchSize, Headed, Limit, Names, from_text, option, unique
+from dcompute.cli.options import Amount, Assigned, BatchSize, Headed, Limit, Names, from_text, in_options, option, unique
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("3 crash; retry_failed=True runs them again", "3 crash; --retry-failed runs them again"),
+        ('redo them with version="code", or declare version=', "redo them with --version code, or declare --version"),
+        ("keep its name with name='a b'", "keep its name with --name 'a b'"),
+        ('kept (on_change="keep")', "kept (--on-change keep)"),
+        ("more than max_failures=0.1 allows, max_failures=1,000.", "more than --max-failures 0.1 allows, --max-failures 1,000."),
+        ("pass key=, or leave", "pass --key, or leave"),
+        ("2 failed: 2 crash; see failures()", "2 failed: 2 crash; see `dcompute failures`"),
+        ("again: dcompute run f.py:f 'x?version=3' --set name=True out", "again: dcompute run f.py:f 'x?version=3' --set name=True out"),
+        ("item 'name=1' of s3://a/seed=3/part", "item 'name=1' of s3://a/seed=3/part"),
+    ],
+)
+def test_advice_names_options(text: str, told: str) -> None:
+    """What the command line prints can be typed there; words of the user's own stay."""
+    assert in_options(text) == told
 
 
 class TestAssigned:

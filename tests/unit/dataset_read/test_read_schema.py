@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dcompute.dataset.schema import cast, cast_column, from_text, join, join_schemas, joins, marked, meet, to_text
-from dcompute.errors import SchemaError
+from dcompute.dataset.schema import cast, cast_column, declared, from_text, join, join_schemas, joins, marked, meet, to_text
+from dcompute.errors import SchemaError, WorkloadError
 
 MEETINGS = [
     (pa.int8(), pa.uint8(), pa.int16()),
@@ -249,3 +249,23 @@ def test_every_part_reads_back_in_a_schema_it_joined(columns: list[list[Any]]) -
         inside.append(table)
     for table in inside:
         assert all(map(_same, cast(table, joined).column("x").to_pylist(), table.column("x").to_pylist()))
+
+
+STRICT = pa.field("v", pa.int64(), nullable=False)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [pa.schema([STRICT]), [STRICT], {"a": pa.struct([STRICT])}, {"a": pa.list_(STRICT)}, {"a": pa.map_(pa.string(), STRICT)}],
+    ids=["schema", "fields", "struct", "list", "map"],
+)
+def test_a_schema_that_forbids_nulls_is_refused(schema: Any) -> None:
+    """Results parts have nulls in any column, so that a promise of none would be dropped silently."""
+    with pytest.raises(WorkloadError, match="leave nullable=False out"):
+        declared(schema)
+
+
+def test_what_is_never_null_by_its_type_may_be_declared() -> None:
+    """Keys of maps, and ends of runs."""
+    assert declared({"a": pa.map_(pa.string(), pa.int8())}).field("a").type == pa.map_(pa.string(), pa.int8())
+    assert declared({"a": pa.run_end_encoded(pa.int32(), pa.int8())}).field("a").type == pa.int8()

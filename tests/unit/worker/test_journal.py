@@ -96,6 +96,32 @@ def test_worker_sees_what_is_at_work(journal, path):
     view.close()
 
 
+@pytest.mark.parametrize("size", [0, 50, HEADER])
+def test_worker_sees_that_the_file_was_truncated(journal, path, size):
+    """A truncated journal is an error of the reader, and no signal to its process."""
+    journal.write(0, True, 1.0, Figures(), b"", b"x" * 100)
+    journal.end()
+    view = JournalView(path)
+    assert view.read().done == 1
+    os.truncate(path, size)
+    with pytest.raises(InternalError, match="truncated"):
+        view.read()
+    view.close()
+
+
+def test_settled_journal_has_no_item_at_work(journal, path):
+    """After a death the worker takes back that an item is at work, and the successor goes on from there."""
+    journal.begin(4, 4, 0, 1.0)
+    view = JournalView(path)
+    view.settle()
+    assert not view.read().at_work
+    successor = Journal(path)
+    successor.begin(5, 5, 0, 2.0)
+    assert view.read().at_work
+    successor.close()
+    view.close()
+
+
 def test_worker_stops_the_child(journal, path):
     """The wish to begin no more items reaches the child without a message."""
     view = JournalView(path)

@@ -39,6 +39,19 @@ def test_half_a_message_is_none(ends):
     assert there.receive()[0].blobs == [b"12345"]
 
 
+@pytest.mark.parametrize(
+    "data",
+    [b"\x00\x00\x00\x05hello", b"\x00\x00\x00\x03[1]", b"\x00\x00\x00\x02{}", b"\x7f\xff\xff\xff", b"\x00\x00\x00\x04" + b"\xff" * 4],
+)
+def test_what_is_no_message_ends_the_stream(ends, data):
+    """Bytes that are no message end the connection for whoever reads them, and raise nothing."""
+    here, there = ends
+    here._socket.sendall(data)
+    assert there.receive() == []
+    assert there.closed
+    assert there.next() is None
+
+
 def test_files_travel_with_their_message(ends):
     """An open file arrives with the message that announced it, closed on exec."""
     here, there = ends

@@ -74,6 +74,13 @@ def test_death_of_the_guardian_is_nobodys_fault():
     assert judge(Death(header=at_work(), idempotent=False, **facts)).failure["kind"] == "infrastructure"
 
 
+def test_third_death_of_the_guardian_is_a_crash():
+    """The item that was at work each time is to blame."""
+    facts = {"signal": 9, "guardian_died": True}
+    assert judge(Death(header=at_work(), guardian_deaths=2, **facts)).failure is None
+    assert judge(Death(header=at_work(), guardian_deaths=3, **facts)).failure["kind"] == "crash"
+
+
 def test_item_that_must_not_run_twice_is_convicted():
     """With ``idempotent=False`` a memory kill in a used child is final: the call had begun."""
     verdict = judge(Death(header=at_work(calls=5), killed_for="memory", signal=9, idempotent=False))
