@@ -3,6 +3,7 @@ from __future__ import annotations
 import functools
 import importlib
 import io
+import re
 import subprocess
 import sys
 import textwrap
@@ -19,7 +20,7 @@ import pytest
 
 import dcompute as dc
 from dcompute.code import code_digest, load, pack, params_digest, zip_module
-from dcompute.errors import WorkloadError
+from dcompute.errors import InputError, WorkloadError
 
 MakeModule = Callable[..., types.ModuleType]
 
@@ -265,7 +266,7 @@ def test_digests_are_the_same_in_every_process(make_module: MakeModule) -> None:
 
 
 def test_the_digest_of_params_goes_by_content() -> None:
-    """Names and values count, order does not; a function counts by its code, an unknown object by its type."""
+    """Names and values count, order does not; a function counts by its code."""
     assert params_digest({"a": 1, "b": 2}) == params_digest({"b": 2, "a": 1})
     values: list[Any] = [
         1,
@@ -277,10 +278,16 @@ def test_the_digest_of_params_goes_by_content() -> None:
         {"x": 1},
         doubled.function,
         pd.DataFrame({"a": [1]}),
-        object(),
         functools.partial(max, 1),
     ]
     assert len({params_digest({"a": value}) for value in values}) == len(values)
+
+
+@pytest.mark.parametrize("value", [object(), {"n": 1, "z": object()}, [re.compile("x")]], ids=["object", "inside", "pattern"])
+def test_a_param_that_cannot_be_compared_is_refused_by_name(value: Any) -> None:
+    """A change of it would go unnoticed, and old results would pass for new ones."""
+    with pytest.raises(InputError, match=r"params\['odd'\]"):
+        params_digest({"fine": 1, "odd": value})
     assert params_digest({"a": 1}) != params_digest({"b": 1})
     assert params_digest({"a": object()}) == params_digest({"a": object()})
 
