@@ -281,6 +281,7 @@ def test_the_digest_of_params_goes_by_content() -> None:
         functools.partial(max, 1),
     ]
     assert len({params_digest({"a": value}) for value in values}) == len(values)
+    assert params_digest({"a": 1}) != params_digest({"b": 1})
 
 
 @pytest.mark.parametrize("value", [object(), {"n": 1, "z": object()}, [re.compile("x")]], ids=["object", "inside", "pattern"])
@@ -288,8 +289,6 @@ def test_a_param_that_cannot_be_compared_is_refused_by_name(value: Any) -> None:
     """A change of it would go unnoticed, and old results would pass for new ones."""
     with pytest.raises(InputError, match=r"params\['odd'\]"):
         params_digest({"fine": 1, "odd": value})
-    assert params_digest({"a": 1}) != params_digest({"b": 1})
-    assert params_digest({"a": object()}) == params_digest({"a": object()})
 
 
 # ------------------------------------------------------------------------------------------------------------------------ modules
