@@ -168,11 +168,11 @@ class Executor:
             if failure is not None:
                 self._reason = self._reason or "setup"
                 if self._view.read().done == 0 and not self._verdicts:
-                    self._drop(self._folder)
+                    shutil.rmtree(self._folder, ignore_errors=True)
                     return Execution(setup_error=failure, cut_short=self._reason, untouched=not self._begun)
             return dataclasses.replace(self._finish(), setup_error=failure)
         except BaseException:
-            self._drop(self._folder)
+            shutil.rmtree(self._folder, ignore_errors=True)
             raise
         finally:
             self._release()
@@ -459,7 +459,7 @@ class Executor:
     def _end(self, answer: Message) -> Execution:
         folder = str(self._folder)
         if answer["op"] == "nothing":
-            self._drop(self._folder)
+            shutil.rmtree(self._folder, ignore_errors=True)
             return Execution(cut_short=self._reason, untouched=not self._begun)
         receipt = Receipt.from_json(answer["receipt"])
         Path(self._path).unlink(missing_ok=True)
@@ -488,10 +488,6 @@ class Executor:
         if child is not None:
             child.kill("stop")
             child.close()
-
-    @staticmethod
-    def _drop(folder: Path) -> None:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _told(batch: BatchSpec, verdict: dict[str, Any]) -> str:
