@@ -42,7 +42,7 @@ def test_the_demo_killed_at_random_points_ends_as_if_it_was_not(tmp_path: Path, 
     quiet, killed = tmp_path / "quiet", tmp_path / "killed"
     for home in (quiet, killed):
         home.mkdir()
-    for _ in range(rounds(3, 10)):
+    for _ in range(rounds(1, 10)):
         process = start(killed)
         time.sleep(moments.uniform(1.0, 5.0))
         process.kill()
