@@ -67,9 +67,6 @@ class Flights:
         self._flights: dict[int, Flight] = {}
         self._begun: dict[int, dict[str, None]] = {}  # by batch: executions of whose end nothing was heard, those of lost workers too
 
-    def __len__(self) -> int:
-        return len(self._flights)
-
     @property
     def at_work(self) -> int:
         """Batches that a worker began to execute, and of whose end nothing was heard."""
@@ -96,14 +93,14 @@ class Flights:
         placement = Placement(resources=resources, priority=send.request.priority, workers=workers)
         # a name of its own for each time it goes out: the scheduler may still know the task that was lost
         key = f"{self._spec.workload}-{self._spec.run}-{send.number}-{send.again}"
-        self._forget(send.number)
+        self.forget(send.number)
         self._follow(send.number, spec, batch_task(self._packed, spec, placement, key=key), send.again)
 
     def rewrite(self, number: int, old: str, schema: str | None, *, again: int = 0) -> None:
         """Have a written batch that does not join the schema rewritten under another number."""
         new = batch_id(self._spec.run, self._epoch, number)
         key = f"{self._spec.workload}-rewrite-{self._spec.run}-{number}-{again}"
-        self._forget(number)
+        self.forget(number)
         spec = BatchSpec(id=new, keys=(), attempts=(), fingerprints=(), values=b"")
         self._follow(number, spec, rewrite_task(self._packed, old, new, schema, key=key), again)
 
@@ -117,7 +114,10 @@ class Flights:
 
     def forget(self, number: int) -> None:
         """Release a batch that needs nothing more from Dask."""
-        self._forget(number)
+        flight = self._flights.pop(number, None)
+        if flight is not None:
+            with contextlib.suppress(Exception):  # a client that lost its scheduler has nothing to release
+                flight.future.release()
 
     def landed(self, number: int, again: int) -> Event | None:
         """What the end of a task means; None where it was told before, or is no end."""
@@ -206,12 +206,6 @@ class Flights:
         log.log(level, "batch %s was lost: %s", flight.spec.id, why, extra={"action": "batch_lost", "batch": flight.spec.id})
         worker = list(flight.executions.values())[-1] if flight.executions else None
         return Lost(number, worker, max(1, len(flight.executions)), flight.at_work)
-
-    def _forget(self, number: int) -> None:
-        flight = self._flights.pop(number, None)
-        if flight is not None:
-            with contextlib.suppress(Exception):  # a client that lost its scheduler has nothing to release
-                flight.future.release()
 
     def _batch(self, send: Send, schema: str | None) -> BatchSpec:
         items = [attempt.item for attempt in send.tries]

@@ -6,6 +6,7 @@ A batch has thousands of items, and text by text, item by item, pickling its key
 from __future__ import annotations
 
 import pickle
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import repeat
 from typing import Any, TypeVar, overload
@@ -36,8 +37,8 @@ class Column(Sequence[T]):
         self._data = data
         self._opened: tuple[T, ...] | None = None
 
-    def _open(self) -> tuple[T, ...]:
-        raise NotImplementedError
+    @abstractmethod
+    def _open(self) -> tuple[T, ...]: ...
 
     @property
     def values(self) -> tuple[T, ...]:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from dcompute.errors import InputError, KeyDerivationError
+from dcompute.errors import InputError, InternalError, KeyDerivationError
 from dcompute.keys import derive
 
 
@@ -83,7 +83,7 @@ class Stream:
 
     def pick(self, positions: Sequence[int]) -> Bunch:
         """Nothing: a stream is not read again."""
-        raise NotImplementedError(f"a stream cannot be read again, for {len(positions)} values")
+        raise InternalError(f"a stream cannot be read again, for {len(positions)} values")
 
     def describe(self) -> str:
         """That it is one."""
@@ -199,7 +199,7 @@ class Partitions:
 
     def pick(self, positions: Sequence[int]) -> Bunch:
         """Nothing: it would be computed again."""
-        raise NotImplementedError(f"a Dask dataframe is not computed again, for {len(positions)} rows")
+        raise InternalError(f"a Dask dataframe is not computed again, for {len(positions)} rows")
 
     def describe(self) -> str:
         """Its shape."""
