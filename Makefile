@@ -2,7 +2,7 @@
 # Every target does its own set-up: nothing has to be installed or activated first.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint unit integration acceptance chaos bench test-oldest picture clean
+.PHONY: help setup demo test lint unit integration acceptance chaos bench test-oldest test-stores test-browser picture clean
 
 help: ## this list
 	@echo "make TARGET, with no set-up before:"
@@ -37,6 +37,12 @@ bench: ## the benchmarks, with figures
 
 test-oldest: ## the tests on the oldest supported versions
 	@./scripts/test-oldest
+
+test-stores: ## datasets on real S3, Azure and Google servers, which are killed too
+	@./scripts/test-stores
+
+test-browser: ## the HTML report in a real browser; screenshots in build/screenshots
+	@./scripts/test-browser
 
 picture: ## render docs/demo.svg from a real run of the demo
 	@./scripts/picture

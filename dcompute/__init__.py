@@ -12,6 +12,7 @@ The way of the data, and the modules in its order::
     run                                        what a user holds
     worker                                     what runs on worker nodes: batch, guardian, child, limits, meter
     dataset                                    the log, the parts, reading
+    report                                     what is computed from datasets, and published
     progress, cli                              what a person sees
 
 Names load when they are used: ``import dcompute`` loads neither Dask nor pandas nor Arrow.
@@ -28,6 +29,8 @@ from dcompute.workload import Workload, workload
 if TYPE_CHECKING:
     from dcompute.dataset import Dataset, open
     from dcompute.inputs import files, grid
+    from dcompute.report.dropping import drop
+    from dcompute.report.report import Report
     from dcompute.retry import Retry, Rule
     from dcompute.run import Run, map, preview
     from dcompute.worker.context import current
@@ -37,10 +40,12 @@ __version__ = "0.1.0"
 #: Where each public name is defined.
 _HOMES = {
     "Dataset": "dcompute.dataset",
+    "Report": "dcompute.report.report",
     "Retry": "dcompute.retry",
     "Rule": "dcompute.retry",
     "Run": "dcompute.run",
     "current": "dcompute.worker.context",
+    "drop": "dcompute.report.dropping",
     "files": "dcompute.inputs",
     "grid": "dcompute.inputs",
     "map": "dcompute.run",
@@ -50,11 +55,13 @@ _HOMES = {
 
 __all__ = [
     "Dataset",
+    "Report",
     "Retry",
     "Rule",
     "Run",
     "Workload",
     "current",
+    "drop",
     "files",
     "grid",
     "map",

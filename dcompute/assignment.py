@@ -18,7 +18,7 @@ from dcompute.dataset.names import new_run_id
 from dcompute.dataset.schema import declared, join_declared, to_text
 from dcompute.dataset.store import Store
 from dcompute.dataset.writer import Writer
-from dcompute.errors import StoreError, UsageError, WorkloadError
+from dcompute.errors import UsageError, WorkloadError
 from dcompute.graph import Packed, refuse_fusing
 from dcompute.inputs import Inputs
 from dcompute.records import STAYING_KINDS, Kind, Request, RunSpec
@@ -27,6 +27,9 @@ from dcompute.window import WindowConfig
 from dcompute.worker.supervisor import release
 from dcompute.workload import Workload
 
+#: Batches that a whole run may end each second on an object store: three requests each (a look for the mark, results, mark), and up to
+#: four a second of the driver, stay below 50 while batches are a fourth shorter than expected.
+BATCHES_PER_SECOND = 12.0
 #: What ``retry_failed`` may say beside True, False and kinds.
 NEVER = "never"
 
@@ -98,6 +101,7 @@ class Assignment:
     request: Request
     place: Place | None  #: where the scheduler is; None: a local cluster is started
     again: str  #: "run the same line again: ..."
+    is_nameless: bool  #: the workload is a lambda, and nobody gave it a name
 
     @classmethod
     def of(
@@ -130,7 +134,7 @@ class Assignment:
         found = client if client is not None else (around or existing_client())
         work = Workload.of(workload)
         source = Inputs.of(inputs, key=key)
-        store = _store(dataset)
+        store = Store.named(dataset)
         spec = _spec(work, source, store, params=params, modules=modules, seed=seed, name=name)
         join_declared(Writer.check(store, spec.workload, options.takeover).schema, spec.schema)
         return cls(
@@ -143,6 +147,7 @@ class Assignment:
             request=work.request(),
             place=place_of(found) if found is not None else None,
             again=_again(),
+            is_nameless=name is None and work.is_lambda,
         )
 
     @contextlib.contextmanager
@@ -175,7 +180,9 @@ class Assignment:
             max_retrying=limits.waiting,
             alike_share=limits.alike_share,
             alike_items=limits.alike_of,
+            twins=limits.twins,
             setup_failures=limits.setup_failures,
+            batches_per_second=None if self.store.is_local or self.store.is_memory else BATCHES_PER_SECOND,
         )
 
 
@@ -197,15 +204,6 @@ def _modules(modules: Any) -> tuple[Any, ...]:
     if all(isinstance(module, str | types.ModuleType) for module in found):
         return found
     raise UsageError(f'modules={modules!r}: say local packages or modules, or their names, such as ["lab"]')
-
-
-def _store(dataset: Any) -> Store:
-    try:
-        return Store.at(dataset)
-    except TypeError as error:
-        raise StoreError(
-            f"dataset={dataset!r} is no path and no URL: say where the outcomes go, such as 'results' or 's3://lab/flux'"
-        ) from error
 
 
 def _spec(

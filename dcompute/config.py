@@ -16,6 +16,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from dcompute.errors import SettingsError
 
+#: The section whose names are the user's.
+_FREE = ("storage",)
 DEFAULTS_FILE = Path(__file__).with_name("dcompute.yaml")
 
 
@@ -47,13 +49,23 @@ def _off(value: Any) -> Any:
     return "off" if value is False else value
 
 
+def _profiles(value: Any) -> Any:
+    # what stands here may be a password: no message repeats it
+    if not isinstance(value, Mapping) or not all(isinstance(options, Mapping) for options in value.values()):
+        raise ValueError("must be a mapping of URL prefixes, such as s3://lab/, to options for fsspec")
+    if not all(isinstance(prefix, str) and "://" in prefix for prefix in value):
+        raise ValueError("has a name that is no URL prefix: write it with its protocol, such as s3://lab/")
+    return {prefix: {str(name): option for name, option in options.items()} for prefix, options in value.items()}
+
+
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(ge=0, allow_inf_nan=False, strict=True)]
 Bytes = Annotated[int, BeforeValidator(_bytes), Field(ge=0, strict=True)]
 Count = Annotated[int, Field(ge=1, strict=True)]
+Profiles = Annotated[dict[str, dict[str, Any]], BeforeValidator(_profiles), Field(repr=False)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=lambda name: name.replace("_", "-"))
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, alias_generator=lambda name: name.replace("_", "-"))
 
 
 class Batch(_Section):
@@ -79,13 +91,15 @@ class Window(_Section):
     waiting: Count
     alike_share: Annotated[float, Field(gt=0, le=1)]
     alike_of: Count
+    twins: bool
     setup_failures: Count
 
 
 class Driver(_Section):
-    """How often the driver commits, shows that it lives and looks for requests."""
+    """How often the driver commits, leaves checkpoints, shows that it lives and looks for requests."""
 
     commit_interval: Seconds
+    checkpoint: Count
     heartbeat: Annotated[Seconds, Field(gt=0)]
     requests: Annotated[Seconds, Field(gt=0)]
 
@@ -117,12 +131,14 @@ class Settings(_Section):
 
     progress: Literal["auto", "bar", "log", "html", "quiet"]
     metrics: Annotated[Literal["full", "basic", "off"], BeforeValidator(_off)]
+    compact: Annotated[Literal["auto", "off"], BeforeValidator(_off)]
     batch: Batch
     window: Window
     driver: Driver
     local: Local
     worker: Worker
     store: Store
+    storage: Profiles
 
 
 _known: tuple[dict[str, Any], Settings] | None = None
@@ -150,6 +166,18 @@ def settings() -> Settings:
     _register()
     _known = (_copied(dask.config.config["dcompute"]), found)
     return found
+
+
+def storage_options(url: str) -> dict[str, Any]:
+    """Options for fsspec that the settings hold for a URL: those of the longest prefix that covers it, which may be secrets."""
+    profiles = settings().storage
+    prefixes = [prefix for prefix in profiles if _covers(prefix, url)]
+    return dict(profiles[max(prefixes, key=len)]) if prefixes else {}
+
+
+def _covers(prefix: str, url: str) -> bool:
+    # s3://lab covers s3://lab/flux, and not s3://laboratory
+    return url == prefix.rstrip("/") or url.startswith(prefix if prefix.endswith("/") else f"{prefix}/")
 
 
 def defaults() -> dict[str, Any]:
@@ -193,7 +221,8 @@ def _merged(base: Any, given: Any, path: tuple[str, ...]) -> Any:
     out = dict(base)
     for raw, value in given.items():
         name = str(raw).replace("_", "-")
-        inside = isinstance(base.get(name), Mapping)
+        # the names below that one are URLs: nothing about their spelling is ours
+        inside = isinstance(base.get(name), Mapping) and (value is None or (*path, name) != _FREE)
         out[name] = _merged(base[name], value, (*path, name)) if inside else value
     return out
 
@@ -202,7 +231,7 @@ def _complaint(detail: Any) -> str:
     path = tuple(str(part) for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
         return f"{_dotted(path)} is not a setting.{_nearest_name(path)} {_place(path, detail['input'])}"
-    if isinstance(detail["input"], Mapping) or len(path) == 0:
+    if isinstance(detail["input"], Mapping) or len(path) == 0 or path[:1] == _FREE:
         return f"{_dotted(path)} {_reason(detail)}. {_place(path, None)}"
     return f"{_dotted(path)} is {detail['input']!r}, but {_reason(detail)}.{_nearest_value(detail)} {_place(path, detail['input'])}"
 

@@ -6,11 +6,14 @@ the window turns them into instructions, and each instruction has one method her
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import logging
+import os
 import queue
 import random
+import signal
 import sys
 import threading
 import time
@@ -22,7 +25,8 @@ from typing import Any
 from dcompute import window as w
 from dcompute.assignment import Assignment
 from dcompute.config import settings
-from dcompute.dataset.requests import RequestReader
+from dcompute.dataset.compaction import compact_after_run
+from dcompute.dataset.requests import RequestWatch
 from dcompute.dataset.writer import Writer
 from dcompute.errors import ClusterError, DcomputeError, InputError, InternalError, RunCancelled, StoreError
 from dcompute.flights import Flights
@@ -94,6 +98,9 @@ class Driver(threading.Thread):
     def cancel(self, reason: str) -> None:
         """End the run; returns at once."""
         self.cancelled_here = True
+        self._ask_to_end(reason)
+
+    def _ask_to_end(self, reason: str) -> None:
         self._cancel_reason = reason
         starting = self._starting
         if starting is not None:
@@ -135,7 +142,8 @@ class Driver(threading.Thread):
     def run(self) -> None:
         """Drive the run to its end; what goes wrong is in :attr:`error`."""
         try:
-            self._execute()
+            with RequestWatch(self.assignment.store, self.run_id, self._ask_to_end, every=settings().driver.requests):
+                self._execute()
             self._standing.state = "finished"
         except RunCancelled as error:
             self.error, self._standing.state = error, "cancelled"
@@ -253,9 +261,8 @@ class Driver(threading.Thread):
         )
         self._window = w.Window(assignment.window_config(), retry=assignment.workload.retry_policy(), rng=random.Random(self.run_id))  # noqa: S311
         self._standing.watch(self._window, self._flights)
-        self._requests = RequestReader(self._writer.store, self.run_id)
         self._events: deque[w.Event] = deque()
-        self._due = dict.fromkeys((self._commit, self._beat, self._look_for_requests, self._look_at_cluster), 0.0)
+        self._due = dict.fromkeys((self._commit, self._beat, self._look_at_cluster), 0.0)
         connection.listen(f"dcompute-{self.run_id}", lambda message: self._post(self._on_told, message))
         self._standing.state = "running"
         self._refuse_cancelled()
@@ -265,6 +272,7 @@ class Driver(threading.Thread):
         try:
             if self._clean:
                 self._writer.close()
+                compact_after_run(self.assignment.store, self._writer.state)
             else:
                 self._writer.abandon()
         except StoreError as error:
@@ -349,13 +357,6 @@ class Driver(threading.Thread):
         self._writer.heartbeat(self._standing.counts())
         return settings().driver.heartbeat
 
-    def _look_for_requests(self) -> float:
-        while (request := self._requests.next()) is not None:
-            if request.get("do") == "cancel":
-                self._cancel_reason = str(request.get("reason") or "cancelled by request")
-                self._on_cancel(self._cancel_reason)
-        return settings().driver.requests
-
     def _look_at_cluster(self) -> float:
         if self._connection.lost:
             raise self._cluster_lost()
@@ -375,10 +376,10 @@ class Driver(threading.Thread):
         if isinstance(event, w.Ended | w.Lost) and event.batch in self._rewrites:
             self._rewritten(event)
             return
-        if event is None or self._over is not None:
+        if event is None:
             return
         self._events.append(event)
-        while self._events and self._over is None:
+        while self._events:
             for instruction in self._window.handle(self._events.popleft(), time.monotonic()):
                 self._carry_out(instruction)
 
@@ -406,7 +407,7 @@ class Driver(threading.Thread):
     def _carry_out_rarer(self, instruction: w.Instruction) -> None:
         match instruction:
             case w.Drop():
-                self._flights.drop(instruction.batch)
+                self._flights.drop(instruction.batch, instruction.again)
             case w.Measure():
                 self._events.append(self._placing.capacity(self._window.classes))
             case w.Notice():
@@ -437,7 +438,7 @@ class Driver(threading.Thread):
         self._flights.rewrite(number, self._rewrites[number].receipt.batch, self._ledger.schema, again=again)
 
     def _rewritten(self, event: w.Ended | w.Lost) -> None:
-        """The window has settled these items already: what is left to do is their commit."""
+        """The window has settled these items already: what is left to do is their commit, and to tell it of those that failed by it."""
         if isinstance(event, w.Lost):
             self._rewrites_lost += 1
             if self._rewrites_lost > LOSSES:
@@ -449,7 +450,7 @@ class Driver(threading.Thread):
         self._flights.forget(event.batch)
         settled = self._rewrites.pop(event.batch)
         if self._ledger.fits(event.receipt):
-            self._standing.misfits += self._ledger.settle_rewritten(settled, event.batch, event.receipt)
+            self._feed(w.Misfit(settled.tries, self._ledger.settle_rewritten(settled, event.batch, event.receipt)))
         elif not self._salvaging:
             self._have_rewritten(settled)
 
@@ -481,6 +482,18 @@ def _await_at_exit(run: str, found: weakref.ReferenceType[Driver]) -> None:
             driver.cancel("interrupted")
             driver.ended.wait()
             print(driver.farewell(), file=sys.stderr)  # noqa: T201  a person pressed Ctrl-C and looks at the terminal
+            atexit.register(_end_as_interrupted)
     text = _untold.pop(run, None)
     if text is not None:
         log.error("run %s, which nobody waited for, ended early: %s", run, text, extra={"action": "run_failed"})
+
+
+def _end_as_interrupted() -> None:
+    """Do what else is left to do at exit, then end as Ctrl-C does: Python has settled on its exit code by now."""
+    atexit.unregister(_end_as_interrupted)
+    atexit._run_exitfuncs()
+    with contextlib.suppress(Exception):
+        sys.stdout.flush()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGINT)
+    os._exit(128 + signal.SIGINT)  # the first process of a container is not killed so

@@ -25,6 +25,8 @@
     ├── ItemError                            an item failed at last and errors="raise"
     ├── TooManyFailures                      max_failures was reached
     ├── RunCancelled                         the run was cancelled
+    ├── ReportError                          a report: its function failed, or its result breaks what it promises
+    │   └── ReportOvertaken                  somebody else published its next version first
     ├── MissingExtraError (ImportError)      an optional part is not installed
     └── InternalError                        a bug in dcompute: please report it
 
@@ -171,6 +173,20 @@ class TooManyFailures(DcomputeError):  # noqa: N818
 
 class RunCancelled(DcomputeError):  # noqa: N818
     """The run was cancelled."""
+
+
+class ReportError(DcomputeError):
+    """A report could not be computed, or its result breaks what it promises."""
+
+    def __init__(self, message: str | None = None, *, check: str = "", rows: int | None = None, example: str = "") -> None:
+        super().__init__(message)
+        self.check = check
+        self.rows = rows
+        self.example = example
+
+
+class ReportOvertaken(ReportError):  # noqa: N818
+    """Somebody else published the report's next version first: nothing of this run counts."""
 
 
 class MissingExtraError(DcomputeError, ImportError):

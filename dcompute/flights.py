@@ -25,7 +25,7 @@ RESULT_SECONDS = 30.0
 
 @dataclass(slots=True)
 class Flight:
-    """One batch in flight."""
+    """One task of a batch in flight."""
 
     spec: BatchSpec
     future: Any
@@ -64,7 +64,7 @@ class Flights:
         self._epoch = epoch
         self._once = once
         self._landed = landed
-        self._flights: dict[int, Flight] = {}
+        self._flights: dict[int, dict[int, Flight]] = {}  # by batch and send: a twin is beside the first
         self._begun: dict[int, dict[str, None]] = {}  # by batch: executions of whose end nothing was heard, those of lost workers too
 
     @property
@@ -80,20 +80,24 @@ class Flights:
     @property
     def finished_items(self) -> int:
         """Items of batches in flight that are known to be finished: for progress only."""
-        return sum(flight.done for flight in list(self._flights.values()))
+        return sum(max(flight.done for flight in tasks.values()) for tasks in list(self._flights.values()))
 
     @property
     def said(self) -> str:
         """What an item at work says of itself, with its key: the newest batch that says something; for progress only."""
-        return next((flight.said for flight in reversed(list(self._flights.values())) if flight.said), "")
+        found = (flight.said for tasks in reversed(list(self._flights.values())) for flight in tasks.values() if flight.said)
+        return next(found, "")
 
     def send(self, send: Send, resources: Mapping[str, float], schema: str | None, *, workers: tuple[str, ...] | None = None) -> None:
-        """Hand a batch to the scheduler; a task of the same batch that is still known is forgotten."""
+        """Hand a batch to the scheduler; a task of the same batch that is still known is forgotten, unless this is its twin."""
         spec = self._batch(send, schema)
         placement = Placement(resources=resources, priority=send.request.priority, workers=workers)
         # a name of its own for each time it goes out: the scheduler may still know the task that was lost
         key = f"{self._spec.workload}-{self._spec.run}-{send.number}-{send.again}"
-        self.forget(send.number)
+        if send.twin:
+            log.info("batch %s takes long: its twin goes to %s", spec.id, send.only_on, extra={"action": "twin", "batch": spec.id})
+        else:
+            self.forget(send.number)
         self._follow(send.number, spec, batch_task(self._packed, spec, placement, key=key), send.again)
 
     def rewrite(self, number: int, old: str, schema: str | None, *, again: int = 0) -> None:
@@ -104,25 +108,24 @@ class Flights:
         spec = BatchSpec(id=new, keys=(), attempts=(), fingerprints=(), values=b"")
         self._follow(number, spec, rewrite_task(self._packed, old, new, schema, key=key), again)
 
-    def drop(self, number: int) -> None:
-        """Cancel the task of a batch; its worker kills the child and writes what is finished."""
-        flight = self._flights.get(number)
-        if flight is not None:
-            flight.heard = flight.dropped = True
-            with contextlib.suppress(Exception):  # a scheduler that is gone cancels nothing
-                self._connection.client.cancel([flight.future], force=True)
+    def drop(self, number: int, again: int | None = None) -> None:
+        """Cancel the tasks of a batch, or only that of one send; their workers kill the child and write what is finished."""
+        for flight in self._flights.get(number, {}).values():
+            if again is None or flight.again == again:
+                flight.heard = flight.dropped = True
+                with contextlib.suppress(Exception):  # a scheduler that is gone cancels nothing
+                    self._connection.client.cancel([flight.future], force=True)
 
     def forget(self, number: int) -> None:
         """Release a batch that needs nothing more from Dask."""
-        flight = self._flights.pop(number, None)
-        if flight is not None:
+        for flight in self._flights.pop(number, {}).values():
             with contextlib.suppress(Exception):  # a client that lost its scheduler has nothing to release
                 flight.future.release()
 
     def landed(self, number: int, again: int) -> Event | None:
         """What the end of a task means; None where it was told before, or is no end."""
-        flight = self._flights.get(number)
-        if flight is None or flight.again != again or flight.heard:
+        flight = self._flights.get(number, {}).get(again)
+        if flight is None or flight.heard:
             return None
         status = flight.future.status
         if status == "finished":
@@ -137,25 +140,28 @@ class Flights:
         if number is None:
             return None
         self._note_execution(number, message)
-        flight = self._flights.get(number)
-        if flight is None:
-            return None
+        tasks = self._flights.get(number)
+        if tasks and message.get("event") == "receipt":  # the mark is there, whoever made it
+            return self._answered(number, next(iter(tasks.values())), {"receipt": message.get("receipt")})
+        flight = next((flight for flight in (tasks or {}).values() if flight.future.key == message.get("task")), None)
+        return None if flight is None else self._told_of(number, flight, message)
+
+    def _told_of(self, number: int, flight: Flight, message: Mapping[str, Any]) -> Event | None:
         match message.get("event"):
             case "started":
                 flight.executions[str(message.get("execution"))] = str(message.get("worker"))
-                return Started(number, str(message.get("worker")))
+                return Started(number, str(message.get("worker")), flight.again)
             case "tick":
                 flight.at_work, flight.done = message.get("index"), int(message.get("done") or 0)
                 flight.said = _said(flight, message)
             case "nothing" if flight.dropped:
                 return self._lost(number, flight, str(message.get("nothing")))
-            case "receipt":
-                return self._answered(number, flight, {"receipt": message.get("receipt")})
         return None
 
     def _follow(self, number: int, spec: BatchSpec, task: Any, again: int) -> None:
         future = self._connection.compute(task)
-        self._flights[number] = Flight(spec=spec, future=future, again=again)
+        # replaced whole: others read it meanwhile
+        self._flights[number] = {**self._flights.get(number, {}), again: Flight(spec=spec, future=future, again=again)}
         future.add_done_callback(lambda _: self._landed(number, again))
 
     def _number(self, message: Mapping[str, Any]) -> int | None:
@@ -176,10 +182,13 @@ class Flights:
         flight.heard = True
         if answer.get("receipt") is not None:
             self._begun.pop(number, None)
+            for other in self._flights[number].values():
+                other.heard = True
             return Ended(number, Receipt.from_json(answer["receipt"]))
         if answer.get("setup_error") is not None:
-            self._begun.pop(number, None)
-            return SetupFailed(number, _setup_text(answer["setup_error"]))
+            for execution in flight.executions:
+                self._begun.get(number, {}).pop(execution, None)
+            return SetupFailed(number, _setup_text(answer["setup_error"]), flight.again)
         return self._lost(number, flight, str(answer.get("nothing", "it wrote nothing")))
 
     def _note_execution(self, number: int, message: Mapping[str, Any]) -> None:
@@ -205,7 +214,7 @@ class Flights:
         level = logging.DEBUG if flight.dropped else logging.WARNING
         log.log(level, "batch %s was lost: %s", flight.spec.id, why, extra={"action": "batch_lost", "batch": flight.spec.id})
         worker = list(flight.executions.values())[-1] if flight.executions else None
-        return Lost(number, worker, max(1, len(flight.executions)), flight.at_work)
+        return Lost(number, worker, max(1, len(flight.executions)), flight.at_work, flight.again)
 
     def _batch(self, send: Send, schema: str | None) -> BatchSpec:
         items = [attempt.item for attempt in send.tries]

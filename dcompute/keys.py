@@ -105,6 +105,18 @@ def fingerprint(value: Any) -> str:
         return ""
 
 
+def uncomparable(value: Any) -> str:
+    """The type in a value for which :func:`fingerprint` cannot tell whether it changed; "" where it can."""
+    try:
+        if _key(value, strict=False) is None:
+            _encode(_tagged(value, strict=False))
+    except _NoText as missing:
+        return _name(type(missing.value))
+    except RecursionError:
+        return _name(type(value))
+    return ""
+
+
 def digest_of(key: ItemKey) -> str:
     """The fingerprint of every value that has this key by itself."""
     return blake2b(f"{key.kind}:{key.text}".encode(), digest_size=_FINGERPRINT_BYTES).hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
 import random
@@ -9,8 +10,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from dcompute.dataset.claims import Claims
 from dcompute.dataset.entries import Add, AddBatch, Hide, RunInfo, Sent, SetSchema
-from dcompute.dataset.names import NOBODY, new_id, started_name
+from dcompute.dataset.names import new_id
 from dcompute.dataset.parts import attempts_table, mark_name, read_attempts, read_mark, read_receipt, write_attempts
 from dcompute.dataset.schema import join, join_declared, joins
 from dcompute.errors import DatasetCorruptError
@@ -44,10 +46,13 @@ class Ledger:
         self.schema: str | None = join_declared(writer.state.schema, spec.schema)
         self.adopted = 0  #: batches of earlier drivers' workers that this run added
         self.rows = 0  #: of results that this run added
+        self.requests = 0  #: to an object store, as receipts tell of workers
         self._writer = writer
+        self._claims = Claims(writer.store)
         self._spec = spec
         self._now = now
         self._pending: list[AddBatch] = []
+        self._unwritten: dict[str, bytes] = {}  # marks of this driver's own batches among them
         self._to_hide: list[ItemKey] = []
         self._hidden: set[ItemKey] = set()
         self._to_retry: set[ItemKey] = set()  # failed, and not finally, in batches that are being rewritten
@@ -57,6 +62,9 @@ class Ledger:
     @classmethod
     def opened(cls, writer: Writer, spec: RunSpec, retry: Retry) -> Ledger:
         """The ledger of a run that begins: what earlier drivers left is adopted, and what they can never know is recorded."""
+        if writer.state.sent:
+            # workers whose driver died write what they finished: this tells items that they began from those that they did not
+            Claims(writer.store).await_marks(set(writer.state.sent.values()))
         numbers = itertools.count(_ADOPTING)
         rewriter = Rewriter(writer.store, lambda: batch_id(spec.run, writer.epoch, next(numbers)))
         adopted = writer.adopt(
@@ -91,7 +99,7 @@ class Ledger:
 
     def has_begun(self, number: int) -> bool:
         """Whether a batch of this run that may be executed once only was begun; one that was not never will be."""
-        return self._has_begun(self._id(number))
+        return self._claims.has_begun(self._id(number))
 
     def note_sent(self, send: Send) -> None:
         """Commit the keys of a batch before it goes out: whatever happens now, they are not sent again."""
@@ -126,6 +134,7 @@ class Ledger:
             )
         )
         self.rows += receipt.rows
+        self.requests += receipt.requests
 
     def make_room(self, settled: Settled) -> None:
         """Join what can be joined of a batch that is rewritten now, so that it joins when it comes, whatever is settled meanwhile."""
@@ -133,21 +142,21 @@ class Ledger:
             self.schema = schema_after(self.schema, settled.receipt.schema)
         self._to_retry.update(settled.tries[index].item.key for index in _retried(settled))
 
-    def settle_rewritten(self, settled: Settled, number: int, receipt: Receipt) -> int:
-        """Take a rewritten batch into the next commit in place of the one it stands for; how many items it turned into failures."""
-        before = {failure.index for failure in settled.receipt.failures}
-        turned = {failure.index for failure in receipt.failures} - before - set(settled.left_out)
+    def settle_rewritten(self, settled: Settled, number: int, receipt: Receipt) -> tuple[Failure, ...]:
+        """Take a rewritten batch into the next commit in place of the one it stands for; the failures that it made of successes."""
+        known = {failure.index for failure in settled.receipt.failures}.union(settled.left_out)
+        turned = {failure.index: failure for failure in receipt.failures if failure.index not in known}
         # a later attempt is committed already, and what is committed last is an item's outcome
         retried = {index: settled.tries[index].item.key for index in _retried(settled)}
         late = {index for index, key in retried.items() if key in self._overtaken}
         self._to_retry.difference_update(retried.values())
         self._overtaken.difference_update(retried.values())
         left_out = tuple(sorted(late.union(settled.left_out)))
-        self.settle(Settled(number, receipt, left_out, tuple(sorted(turned.union(settled.final))), settled.tries))
-        return len(turned)
+        self.settle(Settled(number, receipt, left_out, tuple(sorted({*turned, *settled.final})), settled.tries))
+        return tuple(turned.values())
 
     def record(self, record: Record) -> None:
-        """Write outcomes that no worker could write, and take them into the next commit."""
+        """Take outcomes that no worker could write into the next commit, which writes them first."""
         batch = self._id(record.batch)
         receipt = Receipt(
             batch=batch,
@@ -158,11 +167,7 @@ class Ledger:
         table = attempts_table([self._row(one, failure, batch) for one, failure in zip(record.tries, record.failures, strict=True)])
         buffer = io.BytesIO()
         write_attempts(buffer, table, receipt)
-        try:
-            self._writer.store.create(mark_name(batch), buffer.getvalue())
-        except FileExistsError:
-            # nobody else has this batch number: a write whose answer was lost
-            receipt = read_receipt(self._writer.store, mark_name(batch))
+        self._unwritten[mark_name(batch)] = buffer.getvalue()
         self.settle(Settled(record.batch, receipt, (), record.final, record.tries))
 
     def commit(self) -> None:
@@ -170,11 +175,14 @@ class Ledger:
 
         Raises
         ------
+        StoreError
+            The storage failed: all stays pending, in its order, and counts once however often it is tried.
         DatasetTakenOver
             Another driver opened a higher epoch: nothing of this run counts any more that is not committed yet.
         """
         if not self._pending:
             return
+        self._write_marks()
         actions: list[Any] = [Hide(keys=tuple(self._to_hide))] if self._to_hide else []
         if self.schema is not None and self.schema != self._committed_schema:
             actions.append(SetSchema(schema=self.schema))
@@ -183,6 +191,13 @@ class Ledger:
         self._committed_schema = self.schema
         self._pending = []
         self._to_hide = []
+
+    def _write_marks(self) -> None:
+        for name, data in list(self._unwritten.items()):
+            # nobody else has this batch number: one that is there is a write whose answer was lost
+            with contextlib.suppress(FileExistsError):
+                self._writer.store.create(name, data)
+            del self._unwritten[name]
 
     def outcomes(self, start: int) -> tuple[Iterator[Outcome], int]:
         """Outcomes of batches that this run committed, from the ``start``-th batch of the dataset on; and where to go on."""
@@ -205,18 +220,10 @@ class Ledger:
     def _id(self, number: int) -> str:
         return batch_id(self._spec.run, self._writer.epoch, number)
 
-    def _has_begun(self, batch: str) -> bool:
-        name = started_name(batch)
-        try:
-            self._writer.store.create(name, NOBODY)
-        except FileExistsError:
-            return self._writer.store.read_or_none(name) != NOBODY
-        return False
-
     def _record_sent(self) -> None:
         """Items that may go out once only, in batches that were begun and left no mark: they count as lost, finally."""
         known = self._writer.state.sent
-        begun = {batch for batch in set(known.values()) if self._has_begun(batch)}
+        begun = {batch for batch in set(known.values()) if self._claims.has_begun(batch)}
         sent = {key: batch for key, batch in known.items() if batch in begun}
         if not sent:
             return

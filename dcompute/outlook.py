@@ -11,6 +11,7 @@ from dcompute.dataset.state import State
 from dcompute.dataset.writer import open_dataset
 from dcompute.errors import DatasetNotFoundError
 from dcompute.plan import Index, Plan, Policy, reasons
+from dcompute.summary import counted
 
 if TYPE_CHECKING:
     from dcompute.assignment import Assignment
@@ -33,7 +34,7 @@ class Preview:
     examples: tuple[str, ...]  #: keys of the first items that would be executed
 
     def __str__(self) -> str:
-        lines = [f"{self.workload} -> {self.dataset}: {self.todo:,} items would be executed"]
+        lines = [f"{self.workload} -> {self.dataset}: {counted(self.todo, 'item')} would be executed"]
         lines += [f"  {count:>10,}  {why}" for why, count in self.reasons.items()]
         if self.kept_changed:
             lines.append(f"  {self.kept_changed:>10,}  of those done before, by an older form of the function")
@@ -81,6 +82,7 @@ def plan_of(assignment: Assignment, state: State) -> tuple[Plan, OutcomeReader]:
         code_digest=spec.code_digest,
         version=spec.version,
         seed=spec.seed,
+        nameless=assignment.is_nameless,
     )
     return Plan(index, policy), OutcomeReader(assignment.store, state)
 

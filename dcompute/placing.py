@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: A probe waits for a free thread of its worker, which others may hold; who has answered by then (seconds) is enough to begin with.
 PROBE_SECONDS = 60.0
+#: How often (seconds) the scheduler is asked whether a worker that does not answer is still there.
+GONE_SECONDS = 1.0
 _COMMON = "Use a folder that all machines share, or a URL (s3://...)."
 
 
@@ -111,30 +113,52 @@ class Placing:
         """
         for who, why in self._connection.lacking("dcompute").items():
             raise ClusterError(f"{who} cannot import dcompute ({why}): install it there, in the same version, and {self._assignment.again}")
+        until = time.monotonic() + PROBE_SECONDS
+        rounds = 0
+        answers = self._ask(store, rounds, until, cancelled)
+        while answers and not any(answers.values()) and time.monotonic() < until:
+            # All who were asked are gone; who came in their place is asked too.
+            self.refresh()
+            rounds += 1
+            answers = self._ask(store, rounds, until, cancelled)
+        if answers and not any(answers.values()):
+            raise ClusterError(
+                f"none of the {len(answers)} workers of {self.address} answered within {PROBE_SECONDS:.0f} s: they are busy with other "
+                f"work, or cut off. Free some, and {self._assignment.again}"
+            )
+
+    def _ask(self, store: Store, rounds: int, until: float, cancelled: Callable[[], str | None]) -> dict[str, dict[str, Any] | None]:
         token = self._assignment.spec.run
         futures = {
-            address: self._connection.compute(probe_task(self._assignment.packed, token, worker=address, key=f"probe-{token}-{number}"))
+            address: self._connection.compute(
+                probe_task(self._assignment.packed, token, worker=address, key=f"probe-{token}-{rounds}-{number}")
+            )
             for number, address in enumerate(self._offers)
         }
-        until = time.monotonic() + PROBE_SECONDS
-        answers = {}
-        for address, future in futures.items():
-            answers[address] = self._answer(future, until, cancelled)
         try:
+            answers = {address: self._answer(address, future, until, cancelled) for address, future in futures.items()}
             self._judge(answers, store)
         finally:
             for future in futures.values():
                 future.release()
+        return answers
 
-    def _answer(self, future: Any, until: float, cancelled: Callable[[], str | None]) -> dict[str, Any] | None:
+    def _answer(self, address: str, future: Any, until: float, cancelled: Callable[[], str | None]) -> dict[str, Any] | None:
+        """What a worker says; None where it is gone or says nothing in time."""
+        look_at = time.monotonic() + GONE_SECONDS
         while not future.done():
             reason = cancelled()
             if reason is not None:
                 raise RunCancelled(f"the run was cancelled before its first batch ({reason}). To go on, {self._assignment.again}")
             if self._connection.lost:
                 raise ClusterError(f"the scheduler at {self.address} is gone: start a cluster and {self._assignment.again}")
+            # The task of a worker that is gone may run nowhere else, and would wait for ever.
             if time.monotonic() > until:
                 return None
+            if time.monotonic() > look_at:
+                if address not in self._connection.offers():
+                    return None
+                look_at = time.monotonic() + GONE_SECONDS
             with contextlib.suppress(Exception):  # what it raised is looked at below
                 future.exception(timeout=0.2)
         if future.status == "cancelled":
@@ -146,11 +170,6 @@ class Placing:
 
     def _judge(self, answers: dict[str, dict[str, Any] | None], store: Store) -> None:
         answered = {address: answer for address, answer in answers.items() if answer is not None}
-        if answers and not answered:
-            raise ClusterError(
-                f"none of the {len(answers)} workers of {self.address} answered within {PROBE_SECONDS:.0f} s: they are busy with other "
-                f"work, or cut off. Free some, and {self._assignment.again}"
-            )
         for address, answer in answered.items():
             if not answer.get("ok"):
                 raise _refusal(address, answer)

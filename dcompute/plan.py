@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from dcompute.errors import ChangedError, DuplicateKeyError
+from dcompute.errors import ChangedError, DatasetMismatchError, DuplicateKeyError
 from dcompute.keys import item_seed
 from dcompute.records import SUCCEEDED, Item, ItemKey
 
@@ -152,6 +152,7 @@ class Policy:
     code_digest: str = ""
     version: str | None = None  #: declared, or "code:<digest>"
     seed: int = 0  #: of the run
+    nameless: bool = False  #: a lambda that nobody named: another form of it and another workload look the same
 
 
 @dataclass(slots=True)
@@ -231,6 +232,8 @@ class Plan:
             A key that came before with another value.
         ChangedError
             Something changed, and ``on_change="error"``.
+        DatasetMismatchError
+            An outcome of another lambda, where the workload is a lambda that nobody named.
         """
         self.tally.met += len(items)
         if len(self._doubled):
@@ -315,6 +318,8 @@ class Plan:
         if stored is None:
             self.tally.new += 1
             return item
+        if self._policy.nameless and self._is_other_code(stored):
+            raise _other_lambda(item)
         changed = self._changed(item, stored)
         succeeded = stored.outcome == SUCCEEDED
         if changed and (succeeded or stored.final) and self._is_redone(item, changed):
@@ -411,6 +416,14 @@ def _conflict(item: Item, earlier: int | None, *, told: bool) -> DuplicateKeyErr
         "Give each input a key of its own with key=, or leave one out",
         key=item.key.text,
         positions=(earlier, item.position),
+    )
+
+
+def _other_lambda(item: Item) -> DatasetMismatchError:
+    return DatasetMismatchError(
+        f"item {item.key.text!r} has an outcome of another lambda here, and lambdas have no names that tell whether it is an older form of "
+        'this one or another workload. Another workload needs another dataset; for an older form say name="<lambda>" (finished items are '
+        "kept), or also version= (they are done again)"
     )
 
 

@@ -14,10 +14,11 @@ import sys
 import time
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TextIO
 
 from dcompute.errors import UsageError
+from dcompute.summary import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,6 +47,7 @@ class Snapshot:
     rate: float = 0.0  #: ended items a second
     seconds_left: float | None = None  #: None where it cannot be told
     item: str = ""  #: what an item at work says of itself, with its key
+    before: int = 0  #: items that had a final outcome already, in a run that found nothing to do
     note: str = ""  #: what the run is waiting for, if anything
     state: str = "running"  #: one word
 
@@ -53,6 +55,13 @@ class Snapshot:
     def ended(self) -> int:
         """Items that need nothing more."""
         return self.done + self.failed
+
+    @property
+    def share(self) -> tuple[int, int] | None:
+        """How far the bar is, of how much; None while nobody knows how much. What had nothing to do is at its end."""
+        if self.state == "finished" and not self.ended:
+            return 1, 1
+        return None if self.total is None else (self.ended, max(self.total, 1))
 
 
 class Progress(Protocol):
@@ -64,7 +73,7 @@ class Progress(Protocol):
         """Take the newest figures; shown when it is time."""
 
     def note(self, text: str) -> None:
-        """Show one line that stays."""
+        """Show what the run does or waits for now; empty: what was shown holds no more."""
 
     def close(self, snapshot: Snapshot | None) -> None:
         """Show the last figures, if given, and give the terminal back; harmless when repeated."""
@@ -216,6 +225,8 @@ class LogProgress:
 
 
 def _line(snapshot: Snapshot) -> str:
+    if snapshot.state == "finished" and not snapshot.ended:
+        return f"up to date: {counted(snapshot.before, 'item')}" if snapshot.before else "finished: there were no inputs"
     state = "" if snapshot.state == "running" else f"{snapshot.state}: "
     return f"{state}{figures(snapshot)}"
 
@@ -272,7 +283,8 @@ class BarProgress:
     def _draw(self, snapshot: Snapshot) -> None:
         with contextlib.suppress(OSError, ValueError):
             bar = self._started()
-            bar.update(self._task, total=snapshot.total, completed=snapshot.ended, figures=_markup(snapshot))
+            ended, total = snapshot.share or (snapshot.ended, None)
+            bar.update(self._task, total=total, completed=ended, figures=_markup(snapshot))
             bar.refresh()
 
     def _started(self) -> RichProgress:
@@ -306,7 +318,7 @@ class HtmlProgress:
     ) -> None:
         self._clock = clock
         self._due = -math.inf
-        self._notes: list[str] = []
+        self._note = ""
         self._last = Snapshot()
         self._closed = False
         # Shown at once, because who makes it is in the cell whose output it is; later updates may come from anywhere.
@@ -321,30 +333,28 @@ class HtmlProgress:
         self._render()
 
     def note(self, text: str) -> None:
-        """Add a line below the bar; the last five are kept."""
-        if not text:
-            return
-        self._notes = [*self._notes, text][-5:]
-        self._render()
+        """Show it below the bar, in the place of the one before."""
+        if text != self._note:
+            self._note = text
+            self._render()
 
     def close(self, snapshot: Snapshot | None) -> None:
         """Show the last figures."""
         if not self._closed and snapshot is not None:
-            self._last = snapshot
+            self._last, self._note = snapshot, snapshot.note
             self._render()
         self._closed = True
 
     def _render(self) -> None:
-        self._show(as_html(self._last, self._notes))
+        self._show(as_html(replace(self._last, note=self._note)))
 
 
-def as_html(snapshot: Snapshot, notes: list[str] | None = None) -> str:
+def as_html(snapshot: Snapshot) -> str:
     """A snapshot as a piece of HTML that needs no script and no style sheet."""
     # A <progress> without a value is the browser's own "busy" bar.
-    value = f' value="{snapshot.ended}" max="{max(snapshot.total, 1)}"' if snapshot.total is not None else ""
-    shown = notes if notes is not None else [snapshot.note]
-    lines = "".join(f"<div>{html.escape(note)}</div>" for note in shown if note)
-    return f'<div><progress{value} style="width:20em"></progress> <span>{html.escape(_line(snapshot))}</span>{lines}</div>'
+    value = ' value="{}" max="{}"'.format(*snapshot.share) if snapshot.share is not None else ""
+    note = f"<div>{html.escape(snapshot.note)}</div>" if snapshot.note else ""
+    return f'<div><progress{value} style="width:20em"></progress> <span>{html.escape(_line(snapshot))}</span>{note}</div>'
 
 
 def _notebook_display(page: str) -> Callable[[str], Any]:

@@ -5,9 +5,12 @@ Every record is frozen. What crosses a process or lies on storage has a JSON for
 
 from __future__ import annotations
 
+import base64
 import enum
+import json
+import zlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
 
@@ -73,7 +76,7 @@ class Failure:
     message: str = ""  #: bounded
     exit_code: int | None = None  #: of a child that exited
     signal: int | None = None  #: of a child that was killed
-    traceback: str = ""  #: bounded; only the first few of a receipt have it, the attempts part has all
+    traceback: str = ""  #: bounded; the first few of each error in a receipt have it, the attempts part has all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +108,7 @@ class Receipt:
     worker: str = ""
     peak_memory: int = 0  #: bytes, the largest of its items
     leftovers: int = 0  #: processes its items left behind
+    requests: int = 0  #: to an object store, made for the batch by its worker; 0 in the mark, which is one of them
 
     @property
     def count(self) -> int:
@@ -113,25 +117,40 @@ class Receipt:
 
     def to_json(self) -> dict[str, Any]:
         """A form that JSON and msgpack take."""
-        data = asdict(self)
-        for failure in data["failures"]:
-            # a member of an enum is text too, but no message of Dask's carries it
-            failure["kind"] = str(failure["kind"])
-        return data
+        data = asdict(replace(self, failures=()))
+        return {**data, "failures": pack_failures(self.failures)}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Receipt:
         """The record of :meth:`to_json`; unknown names (a newer writer) are dropped."""
         known = {name: data[name] for name in cls.__dataclass_fields__ if name in data}
         known["holds"] = tuple((int(start), int(stop)) for start, stop in data["holds"])
-        known["failures"] = tuple(Failure(**_known(Failure, f, bases=tuple(f.get("bases", ())))) for f in data.get("failures", ()))
+        known["failures"] = _open_failures(data.get("failures") or "")
         known["results"] = tuple(PartRef(**_known(PartRef, part)) for part in data.get("results", ()))
         return cls(**known)
 
 
-def _known(cls: type, data: dict[str, Any], **changed: Any) -> dict[str, Any]:
+def _known(cls: type, data: dict[str, Any]) -> dict[str, Any]:
     fields: dict[str, Any] = cls.__dataclass_fields__  # type: ignore[attr-defined]
-    return {**{name: data[name] for name in fields if name in data}, **changed}
+    return {name: data[name] for name in fields if name in data}
+
+
+def pack_failures(failures: Sequence[Failure]) -> str:
+    """Failures as text for JSON and msgpack: columns in compressed JSON, as thousands of them differ in little; none are ``""``."""
+    if not failures:
+        return ""
+    columns = {name: [getattr(failure, name) for failure in failures] for name in Failure.__dataclass_fields__}
+    return base64.b64encode(zlib.compress(json.dumps(columns).encode())).decode("ascii")
+
+
+def _open_failures(packed: str) -> tuple[Failure, ...]:
+    """What :func:`pack_failures` packed."""
+    if not packed:
+        return ()
+    columns = _known(Failure, json.loads(zlib.decompress(base64.b64decode(packed))))
+    met: dict[tuple[str, ...], tuple[str, ...]] = {}  # equal ones are kept once
+    columns["bases"] = [met.setdefault(bases, bases) for bases in map(tuple, columns["bases"])]
+    return tuple(Failure(**dict(zip(columns, values, strict=True))) for values in zip(*columns.values(), strict=True))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

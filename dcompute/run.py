@@ -77,7 +77,8 @@ def map(
     seed
         What ``dc.current().seed`` is derived from, with the key; counts like a parameter.
     name
-        What the dataset calls the workload; its own name where None.
+        What the dataset calls the workload; its own name where None. Lambdas have none: where one was changed, or is another one than
+        the dataset's, that is an error unless a name is given.
 
     Raises
     ------

@@ -3,18 +3,48 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 HIDDEN = "***"
 
 _LOGIN = re.compile(r"(?<=://)[^/@\s'\"]+@")
 _QUERY = re.compile(r"(\w+://[^\s'\"?]*)\?[^\s'\"]+")
+#: Storage options that say where something is, and not who may see it.
+_PLAIN = frozenset({"endpoint_url", "account_name", "project", "region_name", "default_location", "location_mode", "access", "token_uri"})
+#: Shorter texts are no secrets, and hiding them would hide words.
+_SHORTEST = 6
 _NAME = re.compile(r"(?i)(pass|secret|token|credential|auth|api[-_]?key|access[-_]?key|sas|signature)")
 
 
 def shown(text: object) -> str:
     """Text in which what logs in to a URL, and what follows its ``?``, is hidden."""
     return _QUERY.sub(rf"\1?{HIDDEN}", _LOGIN.sub(f"{HIDDEN}@", str(text)))
+
+
+def secrets_in(options: Mapping[str, Any]) -> frozenset[str]:
+    """The texts in storage options that no message may repeat: all but those whose names say that they are harmless."""
+    return frozenset(_secrets(options))
+
+
+def hidden(text: str, secrets: Iterable[str]) -> str:
+    """Text in which these secrets, logins and queries of URLs are hidden."""
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = text.replace(secret, HIDDEN)
+    return shown(text)
+
+
+def _secrets(options: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in options.items():
+        if isinstance(value, Mapping):
+            yield from _secrets(value)
+        elif isinstance(value, str) and name not in _PLAIN and len(value) >= _SHORTEST:
+            yield value
+            # a connection string is many options in one: the key in it is told alone too
+            for part in value.split(";"):
+                label, equals, inner = part.partition("=")
+                if equals and label.lower() in ("accountkey", "sharedaccesssignature") and len(inner) >= _SHORTEST:
+                    yield inner
 
 
 def shown_words(words: Iterable[str]) -> Iterator[str]:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from dcompute.errors import DcomputeError, InitializerError, ItemError, RunCancelled, TooManyFailures
 from dcompute.progress import Snapshot
-from dcompute.records import Kind
 from dcompute.summary import Summary
 
 if TYPE_CHECKING:
@@ -29,13 +28,13 @@ class Standing:
         self.state = "waiting"
         self.ledger: Ledger | None = None
         self.plan: Plan | None = None
-        self.misfits = 0  #: items that succeeded, and whose rows then did not fit the schema
         self._assignment = assignment
         self._window: Window | None = None
         self._flights: Flights | None = None
         self._note = ""
         self._began = time.monotonic()
         self._seconds: float | None = None
+        self._requests: int | None = None
         self._ended_at: deque[tuple[float, int]] = deque(maxlen=1024)
 
     def watch(self, window: Window, flights: Flights) -> None:
@@ -50,6 +49,7 @@ class Standing:
     def stop(self) -> None:
         """The run has ended: its time stands."""
         self._seconds = time.monotonic() - self._began
+        self._requests = self._requests_so_far()
         self._note = ""
 
     def has_committed(self, place: int) -> bool:
@@ -67,7 +67,8 @@ class Standing:
         """Where the run is at this moment."""
         counts = self._counts()
         if counts is None:
-            return Snapshot(state=self.state, note=self._note)
+            planned = self.plan.tally if self.plan is not None else None
+            return Snapshot(state=self.state, note=self._note, before=planned.met - planned.todo - planned.doubled if planned else 0)
         done = counts.succeeded + (self._flights.finished_items if self._flights is not None else 0)
         total = None if counts.remaining is None and not counts.exhausted else counts.offered + (counts.remaining or 0)
         rate = self._rate(done + counts.failed)
@@ -95,9 +96,9 @@ class Standing:
             dataset=self._assignment.store.url,
             workload=spec.workload,
             state=self.state,
-            succeeded=counts.succeeded - self.misfits if counts else 0,
-            failed=counts.failed + self.misfits if counts else 0,
-            failed_by_kind=self._failed_by_kind(counts) if counts else {},
+            succeeded=counts.succeeded if counts else 0,
+            failed=counts.failed if counts else 0,
+            failed_by_kind=dict(counts.failed_by_kind) if counts else {},
             skipped=planned.succeeded if planned else 0,
             skipped_failed=dict(planned.failed) if planned else {},
             doubled=planned.doubled if planned else 0,
@@ -106,9 +107,14 @@ class Standing:
             redone=planned.redone if planned else 0,
             adopted=self.ledger.adopted if self.ledger is not None else 0,
             rows=self.ledger.rows if self.ledger is not None else 0,
+            requests=self._requests if self._requests is not None else self._requests_so_far(),
             seconds=self._seconds if self._seconds is not None else time.monotonic() - self._began,
             left=self._left(),
+            why_none=self._assignment.source.why_none() if self.state == "finished" and planned and not planned.met else "",
         )
+
+    def _requests_so_far(self) -> int:
+        return self._assignment.store.requests + (self.ledger.requests if self.ledger is not None else 0)
 
     def _left(self) -> int:
         """Items without an outcome when a run ended early: those met, and all inputs that were not looked at any more."""
@@ -118,12 +124,6 @@ class Standing:
         met = plan.tally.todo - (counts.ended if counts else 0)
         unmet = (self._assignment.source.count or 0) - plan.tally.met
         return max(0, met) + max(0, unmet)
-
-    def _failed_by_kind(self, counts: Counts) -> dict[str, int]:
-        kinds = dict(counts.failed_by_kind)
-        if self.misfits:
-            kinds[Kind.PERMANENT] = kinds.get(Kind.PERMANENT, 0) + self.misfits
-        return kinds
 
     def _counts(self) -> Counts | None:
         return self._window.counts() if self._window is not None else None

@@ -26,7 +26,9 @@ class Summary:
     adopted: int = 0  #: batches that an earlier driver's workers wrote, and nobody had committed
     rows: int = 0  #: rows of results added in this run
     seconds: float = 0.0
+    requests: int = 0  #: to an object store, by driver and workers; 0 for a dataset on a disk
     left: int = 0  #: items met without a final outcome, in a run that ended early
+    why_none: str = ""  #: where there were no inputs: what to look at
 
     @property
     def executed(self) -> int:
@@ -47,32 +49,47 @@ class Summary:
             lines.append(f"  {self.failed:,} failed: {_by_kind(self.failed_by_kind)}; see failures()")
         if self.skipped_failed:
             count = sum(self.skipped_failed.values())
-            lines.append(f"  {count:,} failed before and stay so: {_by_kind(self.skipped_failed)}; retry_failed=True runs them again")
+            stay = counted(count, "failed before and stays so", "failed before and stay so")
+            lines.append(f"  {stay}: {_by_kind(self.skipped_failed)}; retry_failed=True runs {'it' if count == 1 else 'them'} again")
         if self.kept_changed:
-            lines.append(
-                f"  {self.kept_changed:,} finished items were made by an older form of the function and are kept; "
-                'redo them with version="code", or declare version='
+            older = "made by an older form of the function and"
+            made = counted(
+                self.kept_changed, f"finished item was {older} is kept; redo it", f"finished items were {older} are kept; redo them"
             )
+            lines.append(f'  {made} with version="code", or declare version=')
         for what, count in self.kept.items():
-            lines.append(f'  {count:,} finished items are kept although their {what} changed (on_change="keep")')
+            kept = counted(count, f"finished item is kept although its {what}", f"finished items are kept although their {what}")
+            lines.append(f'  {kept} changed (on_change="keep")')
         if self.redone:
-            lines.append(f"  {self.redone:,} were done again because their input, params, seed or version changed")
+            again = counted(self.redone, "was done again because its", "were done again because their")
+            lines.append(f"  {again} input, params, seed or version changed")
         if self.doubled:
-            lines.append(f"  {self.doubled:,} inputs were given more than once and counted once")
+            lines.append(f"  {counted(self.doubled, 'input was', 'inputs were')} given more than once and counted once")
         if self.adopted:
-            lines.append(f"  {self.adopted:,} batches written by an earlier run's workers were adopted")
+            lines.append(
+                f"  {counted(self.adopted, 'batch of an earlier run was', 'batches of earlier runs were')} found written and adopted"
+            )
+        if self.requests:
+            rate = f" ({self.requests / self.seconds:,.1f}/s)" if self.seconds > 0 else ""
+            lines.append(f"  {counted(self.requests, 'request')} to storage{rate}")
         if self.left:
-            lines.append(f"  {self.left:,} items are left; the same line again goes on")
+            lines.append(f"  {counted(self.left, 'item is', 'items are')} left; the same line again goes on")
         return lines
 
     def _headline(self) -> str:
         if self.state == "finished" and not (self.executed or self.skipped or self.skipped_failed):
-            return "there were no inputs"
+            return f"there were no inputs{': ' if self.why_none else ''}{self.why_none}"
         if self.state == "finished" and not self.executed:
-            return f"up to date, {self.skipped:,} items done before"
+            return f"up to date, {counted(self.skipped, 'item')} done before"
         rate = self.executed / self.seconds if self.seconds > 0 else 0.0
         before = f", {self.skipped:,} done before" if self.skipped else ""
-        return f"{self.state}: {self.succeeded:,} succeeded, {self.rows:,} rows{before}, in {self.seconds:.1f} s ({rate:,.1f} items/s)"
+        rows = counted(self.rows, "row")
+        return f"{self.state}: {self.succeeded:,} succeeded, {rows}{before}, in {self.seconds:.1f} s ({rate:,.1f} items/s)"
+
+
+def counted(count: int, one: str, several: str | None = None) -> str:
+    """A number with its noun, or the words that agree with it: ``1 item``, ``1,200 items``."""
+    return f"{count:,} {one if count == 1 else several or f'{one}s'}"
 
 
 def _by_kind(counts: Mapping[str, int]) -> str:

@@ -130,6 +130,11 @@ class FaultStore(Store):
         for name in names:
             self._do("remove", name, lambda: self.inner.remove([name]))  # noqa: B023  called at once
 
+    @property
+    def requests(self) -> int:
+        """See :attr:`Store.requests`."""
+        return self.inner.requests
+
     def sync(self, folder: str) -> None:
         """See :meth:`Store.sync`."""
         self._do("sync", folder, lambda: self.inner.sync(folder))
@@ -159,7 +164,17 @@ class FaultStore(Store):
 
 
 class StoreTests:
-    """What every storage must do: subclass it with a fixture ``store`` that gives an empty one."""
+    """What every storage must do: subclass it with a fixture ``store`` that gives an empty one.
+
+    It passes on local disk, ``memory://``, S3, Azure Blob and Google Cloud Storage. Run it on a server or file system before you trust it
+    with datasets.
+    """
+
+    #: Writers that race for one name, and how often they do.
+    racers = 16
+    race_rounds = 10
+    #: Bytes of a large file; more than your storage takes in one request.
+    large = 8 << 20
 
     def test_reads_what_was_created(self, store: Store) -> None:
         """A created file is read back as it was, from a folder that did not exist."""
@@ -186,23 +201,20 @@ class StoreTests:
         assert store.read("attempts/a.parquet") == local.read_bytes()
 
     def test_has_one_winner(self, store: Store) -> None:
-        """Of threads that create one name at the same moment exactly one succeeds, and its bytes stand."""
-        for round_ in range(20):
-            name, barrier, won = f"race/{round_}", threading.Barrier(4), list[int]()
+        """Of writers that create one name at the same moment exactly one succeeds, the others hear of it, and its bytes stand."""
+        for round_ in range(self.race_rounds):
+            name = f"race/{round_}"
+            won, lost = _race(store, name, self.racers)
+            assert len(won) == 1, f"{len(won)} of {self.racers} writers won {name}"
+            assert len(lost) == self.racers - 1, f"only {len(lost)} writers of {name} heard that they lost"
+            assert store.read(name) == _of(won[0])
 
-            def race(number: int, name: str = name, barrier: threading.Barrier = barrier, won: list[int] = won) -> None:
-                barrier.wait()
-                with contextlib.suppress(FileExistsError):
-                    store.create(name, b"%d" % number * 1000)
-                    won.append(number)
-
-            threads = [threading.Thread(target=race, args=(number,)) for number in range(4)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-            assert len(won) == 1
-            assert store.read(name) == b"%d" % won[0] * 1000
+    def test_has_no_winner_beside_who_was_first(self, store: Store) -> None:
+        """Writers that come later, however many at once, change nothing."""
+        store.create("race/taken", b"first")
+        won, _ = _race(store, "race/taken", self.racers)
+        assert won == []
+        assert store.read("race/taken") == b"first"
 
     def test_says_what_is_missing(self, store: Store) -> None:
         """What is not there is a FileNotFoundError, or None, or an empty listing."""
@@ -215,10 +227,12 @@ class StoreTests:
         assert store.names("nothing") == []
 
     def test_replaces(self, store: Store) -> None:
-        """A written file replaces the one before it."""
-        store.write("log/last.json", b"1")
-        store.write("log/last.json", b"22")
-        assert store.read("log/last.json") == b"22"
+        """A written file replaces the one before it, at once and for every reader."""
+        other = _another(store)
+        for number in range(10):
+            store.write("log/last.json", b"%d" % number * (number + 1))
+            assert other.read("log/last.json") == b"%d" % number * (number + 1)
+            assert other.size("log/last.json") == number + 1
 
     def test_lists_what_is_there_now(self, store: Store, tmp_path: Path) -> None:
         """A listing has the files of the folder, also those made since the last one, and nothing of what lies below."""
@@ -230,11 +244,52 @@ class StoreTests:
         store.create("results/below/c", b"")
         assert store.names("results") == ["results/a", "results/b"]
 
+    def test_remembers_no_listing(self, store: Store) -> None:
+        """What another one creates or removes is seen, although the folder and the name were asked for before."""
+        other = _another(store)
+        store.create("attempts/1", b"1")
+        assert store.names("attempts") == ["attempts/1"]
+        assert not store.exists("attempts/2")
+        other.create("attempts/2", b"22")
+        assert store.exists("attempts/2")
+        assert store.size("attempts/2") == 2
+        assert store.names("attempts") == ["attempts/1", "attempts/2"]
+        other.remove(["attempts/1"])
+        assert store.names("attempts") == ["attempts/2"]
+
+    def test_keeps_large_files(self, store: Store, tmp_path: Path) -> None:
+        """A file of many requests is whole, and its creation as exclusive as that of a small one."""
+        local = tmp_path / "large"
+        local.write_bytes(os.urandom(1 << 20) * (self.large >> 20) + b"end")
+        store.upload(local, "results/large")
+        assert store.size("results/large") == self.large + 3
+        assert store.read("results/large") == local.read_bytes()
+        store.create_from(local, "attempts/large")
+        with _raises(FileExistsError):
+            store.create_from(local, "attempts/large")
+        assert store.size("attempts/large") == self.large + 3
+
+    def test_uploads_several(self, store: Store, tmp_path: Path) -> None:
+        """Files uploaded together all arrive, each under its name; an error of one is not lost."""
+        files: list[tuple[str | os.PathLike[str], str]] = []
+        for number in range(20):
+            (tmp_path / str(number)).write_bytes(b"%d" % number)
+            files.append((tmp_path / str(number), f"results/{number:02d}"))
+        store.upload_all(files)
+        assert [store.read(name) for _, name in files] == [b"%d" % number for number in range(20)]
+        with _raises(StoreError):
+            store.upload_all([*files[:3], (tmp_path / "missing", "results/missing")])
+
     def test_removes(self, store: Store) -> None:
-        """Removed files are gone, and those that were not there are no error."""
-        store.create("x/1", b"1")
-        store.remove(["x/1", "x/2"])
-        assert not store.exists("x/1")
+        """Removed files are gone, and those that were not there are no error; an emptied folder lists nothing."""
+        names = [f"x/{number}" for number in range(12)]
+        for name in names:
+            store.create(name, b"1")
+        store.remove([*names, "x/none"])
+        assert not any(store.exists(name) for name in names)
+        assert store.names("x") == []
+        store.create("x/1", b"again")
+        assert store.names("x") == ["x/1"]
 
     def test_proves_itself(self, store: Store) -> None:
         """The proof of exclusive creation passes and leaves nothing behind."""
@@ -246,7 +301,40 @@ class StoreTests:
         store.create("log/1.json", b"first")
         copy = pickle.loads(pickle.dumps(store))  # noqa: S301  our own bytes
         assert copy.url == store.url
-        assert "secret" not in repr(store)
+        assert copy.read("log/1.json") == b"first"
+        assert not any(str(value) in repr(store) for value in store.storage_options.values())
+
+
+def _race(store: Store, name: str, writers: int) -> tuple[list[int], list[int]]:
+    barrier, won, lost = threading.Barrier(writers), list[int](), list[int]()
+
+    def race(number: int) -> None:
+        barrier.wait()
+        try:
+            store.create(name, _of(number))
+        except FileExistsError:
+            lost.append(number)
+        else:
+            won.append(number)
+
+    threads = [threading.Thread(target=race, args=(number,)) for number in range(writers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return won, lost
+
+
+def _of(number: int) -> bytes:
+    return b"%d" % number * 1000
+
+
+def _another(store: Store) -> Store:
+    """The storage as another process sees it, as far as one process can have two."""
+    copy: Store = pickle.loads(pickle.dumps(store))  # noqa: S301  our own bytes
+    if not store.is_local and not store.is_memory:
+        copy.storage_options["skip_instance_cache"] = True
+    return copy
 
 
 @contextlib.contextmanager

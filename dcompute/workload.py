@@ -32,6 +32,7 @@ class Workload:
         self.function = function
         self.requirements = requirements or Requirements()
         _check_function(function, self.requirements)
+        _check_schema(self.requirements.schema)
         functools.update_wrapper(self, function, updated=())
 
     @classmethod
@@ -55,8 +56,13 @@ class Workload:
 
     @property
     def name(self) -> str:
-        """What a dataset calls it."""
+        """What a dataset calls it: the function's own name, ``<lambda>`` for every lambda."""
         return _name_of(self.function)
+
+    @property
+    def is_lambda(self) -> bool:
+        """Whether its name is that of all lambdas, and tells nothing."""
+        return self.name.rpartition(".")[2] == "<lambda>"
 
     @property
     def is_class(self) -> bool:
@@ -304,6 +310,14 @@ def _check_function(function: Any, requirements: Requirements) -> None:
     taken = _parameters(function) if requirements.initializer is not None else None
     if taken is not None and STATE not in taken and not _takes_any(function):
         raise WorkloadError(f"{_name_of(function)} takes no argument {STATE!r}, under which it gets the value of its initializer")
+
+
+def _check_schema(schema: Any) -> None:
+    if schema is not None:
+        # Arrow is loaded by those only who declare one
+        from dcompute.dataset.schema import declared
+
+        declared(schema)
 
 
 def _name_of(function: Any) -> str:

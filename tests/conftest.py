@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import psutil
 import pytest
 
@@ -28,10 +30,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="chaos tests with their full number of rounds")
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
+    # A suite that is run after every change looks at few examples; make chaos looks at many.
+    hypothesis.settings.register_profile("short", max_examples=30, deadline=None)
+    hypothesis.settings.register_profile("long", max_examples=2000, deadline=None)
+    hypothesis.settings.load_profile("long" if config.getoption("--long") else "short")
     for name in [name for name in os.environ if name.startswith(FOREIGN)]:
         del os.environ[name]
     os.environ[TOKEN_NAME] = TOKEN
+    # What a shell runs in the background ignores Ctrl-C, and so would all that these tests start and interrupt.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)

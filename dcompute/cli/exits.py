@@ -15,7 +15,7 @@ class Exit(enum.IntEnum):
     """What a command's exit code says."""
 
     OK = 0  #: all items succeeded, or the question was answered
-    FAILED_ITEMS = 1  #: some items failed
+    FAILED_ITEMS = 1  #: some items failed, or a report
     BAD_USE = 2  #: the command cannot work as it was given
     BROKEN = 3  #: cluster or storage failed
     INTERRUPTED = 130  #: by Ctrl-C, SIGTERM or ``dcompute cancel``
@@ -27,6 +27,7 @@ _BY_ERROR: dict[type[BaseException], Exit] = {
     errors.RunCancelled: Exit.INTERRUPTED,
     errors.ItemError: Exit.FAILED_ITEMS,
     errors.TooManyFailures: Exit.FAILED_ITEMS,
+    errors.ReportError: Exit.FAILED_ITEMS,
     errors.UsageError: Exit.BAD_USE,
     errors.SettingsError: Exit.BAD_USE,
     errors.WorkloadError: Exit.BAD_USE,
@@ -46,7 +47,7 @@ _BY_ERROR: dict[type[BaseException], Exit] = {
 HELP = """\b
 Exit codes:
   0    all items succeeded (or --ignore-failures)
-  1    some items failed
+  1    some items failed, or a report
   2    bad use: the command cannot work as it was given
   3    cluster or storage failed
   130  interrupted: Ctrl-C, SIGTERM or `dcompute cancel`

@@ -77,5 +77,5 @@ def _files(words: Sequence[str]) -> Any:
     found.check()
     if not len(found):
         # Nothing to do is no error in a program, but a pattern typed by a person was meant to match.
-        raise InputError(f"no file matches {' '.join(words[:3])}{' ...' if len(words) > 3 else ''}")
+        raise InputError(found.why_none())
     return found

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 import dcompute as package
-from dcompute.cli import exits, options, run, show
+from dcompute.cli import exits, history, options, report, run, show, upkeep
 from dcompute.errors import DcomputeError, InternalError, ItemError
 
 
@@ -72,11 +72,12 @@ def dcompute(debug: bool) -> None:
       dcompute failures out/flux --by error              what failed, grouped
       dcompute results out/flux --json | jq .            what came out
       dcompute cancel out/flux                           stop the run that is at work on it
+      dcompute compact out/flux                          few large files in place of many small ones
     """
 
 
 dcompute.add_command(run.run)
-for command in show.COMMANDS:
+for command in (*show.COMMANDS, *history.COMMANDS, *upkeep.COMMANDS, *report.COMMANDS):
     dcompute.add_command(command)
 
 

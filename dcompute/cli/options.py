@@ -18,22 +18,32 @@ else:  # generic for type checkers only in older versions of click
 
 _ARGUMENTS = (
     "key", "seed", "name", "memory", "timeout", "retries", "isolation", "version", "group", "retry_failed", "on_change", "takeover",
-    "errors", "max_failures", "modules", "batch_size",
+    "errors", "max_failures", "modules", "batch_size", "at",
 )  # fmt: skip
 # a name that follows --set is no argument of dc.map, but a user's
 _ARGUMENT = re.compile(
     rf"(?<![^\s(])(?<!--set )(?P<name>{'|'.join(_ARGUMENTS)})="
-    r"""(?:(?P<flag>True)|"(?P<text>[^"]*)"|'(?P<word>[^']*)'|(?P<number>[\d][\d.,%]*(?<![.,]))|(?=[\s:,.;)]|$))"""
+    r"""(?:(?P<flag>True)|"(?P<text>[^"]*)"|'(?P<word>[^']*)'|(?P<number>[\d][\d.,%]*(?<![.,]))|\['(?P<only>[^']*)'\]|(?=[\s:,.;)]|$))"""
 )
+
+#: What a program says, and a person at the command line.
+_TYPED = {
+    "see failures()": "see `dcompute failures`",
+    "see history()": "see `dcompute history`",
+    "which params has": "which --set gives it",
+    "dc.map makes one": "`dcompute run` makes one",
+}
 
 
 def in_options(text: str) -> str:
     """A text that speaks to people of arguments of ``dc.map``, with the options in their place."""
-    return _ARGUMENT.sub(_as_option, text).replace("see failures()", "see `dcompute failures`")
+    for words, typed in _TYPED.items():
+        text = text.replace(words, typed)
+    return _ARGUMENT.sub(_as_option, text)
 
 
 def _as_option(found: re.Match[str]) -> str:
-    option, value = f"--{found['name'].replace('_', '-')}", found["text"] or found["word"] or found["number"]
+    option, value = f"--{found['name'].replace('_', '-')}", found["text"] or found["word"] or found["number"] or found["only"]
     return f"{option} {shlex.quote(value)}" if value else option
 
 

@@ -14,6 +14,7 @@ import click
 
 from dcompute.cli import exits, inputs, target
 from dcompute.cli.options import Amount, Assigned, BatchSize, Headed, Limit, Names, in_options, option, unique
+from dcompute.cli.tables import to_json
 from dcompute.errors import DcomputeError
 
 if TYPE_CHECKING:
@@ -187,7 +188,7 @@ def _show(started: Run, given: dict[str, Any]) -> None:
     from dataclasses import asdict
 
     if given["as_json"]:
-        click.echo(json.dumps(asdict(started.summary()), default=str))
+        click.echo(to_json(asdict(started.summary())))
     elif not given["quiet"]:
         click.echo(in_options(str(started.summary())))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,13 +24,17 @@ FAILURES = ("item_key", "attempt", "kind", "error", "message")
 
 _limit = option("Options", "--limit", type=click.IntRange(min=0), help=f"At most so many rows.  [default: {FIRST}; all with --json]")
 _columns = option("Options", "--columns", type=Names(), help="Show these columns, in this order.")
-_json = option("Options", "--json", "as_json", is_flag=True, help="Write JSON, an object a line, with all columns and full values.")
+_at = option("Options", "--at", metavar="ENTRY|TIME",
+             help="As it was: a number of `dcompute history`, or a time such as 2026-05-31T17:30 (local).")  # fmt: skip
+_json = option("Options", "--json", "as_json", is_flag=True,
+               help="Write JSON, an object a line, with all columns and full values: bytes in base64, null for NaN.")  # fmt: skip
 
 
 @click.command("status", cls=Headed, short_help="How far a dataset is, and who is at work on it.", epilog=exits.HELP)
 @click.argument("dataset")
+@_at
 @option("Options", "--json", "as_json", is_flag=True, help="Write one JSON object.")
-def status(dataset: str, as_json: bool) -> None:
+def status(dataset: str, at: str | None, as_json: bool) -> None:
     """Say how far DATASET is, and whether a run is at work on it.
 
     The exit code is 0 whether or not items failed: see `failures`.
@@ -42,25 +45,22 @@ def status(dataset: str, as_json: bool) -> None:
       watch dcompute status s3://lab/flux
       dcompute status out/flux --json | jq .succeeded
     """
-    found = asdict(_open(dataset).status())
+    found = _open(dataset, at).status()
     if as_json:
-        click.echo(to_json(found))
+        click.echo(to_json(asdict(found)))
         return
-    lines = [(name.replace("_", " "), _told(name, value)) for name, value in found.items()]
-    width = max(len(name) for name, _ in lines)
-    for name, text in lines:
-        if text:
-            click.echo(f"{name:<{width}}  {text}")
+    click.echo(str(found))
 
 
 @click.command("failures", cls=Headed, short_help="The items that failed, and why.", epilog=exits.HELP)
 @click.argument("dataset")
 @option("Options", "--by", type=click.Choice(["kind", "error", "host"]), help="Group and count, with an example each.")
 @option("Options", "--tracebacks", is_flag=True, help="Show the traceback of each, and what it wrote to stderr.")
+@_at
 @_limit
 @_columns
 @_json
-def failures(dataset: str, by: Literal["kind", "error", "host"] | None, tracebacks: bool, **shown: Any) -> None:
+def failures(dataset: str, at: str | None, by: Literal["kind", "error", "host"] | None, tracebacks: bool, **shown: Any) -> None:
     """List the items of DATASET that failed at last: one row an item, its newest attempt.
 
     \b
@@ -70,7 +70,7 @@ def failures(dataset: str, by: Literal["kind", "error", "host"] | None, tracebac
       dcompute failures out/flux --tracebacks --limit 1
       dcompute failures out/flux --json | jq -r .item_key | dcompute run flux.py:flux - out/again
     """
-    opened = _open(dataset)
+    opened = _open(dataset, at)
     if by is not None:
         _print(opened.failures(by=by), None, shown)
     elif tracebacks:
@@ -81,10 +81,11 @@ def failures(dataset: str, by: Literal["kind", "error", "host"] | None, tracebac
 
 @click.command("results", cls=Headed, short_help="What the items returned.", epilog=exits.HELP)
 @click.argument("dataset")
+@_at
 @_limit
 @_columns
 @_json
-def results(dataset: str, **shown: Any) -> None:
+def results(dataset: str, at: str | None, **shown: Any) -> None:
     """Show the results in DATASET: item_key, key_kind and the columns that the workload returned.
 
     \b
@@ -92,16 +93,18 @@ def results(dataset: str, **shown: Any) -> None:
       dcompute results out/flux
       dcompute results out/flux --columns item_key,mean --limit 100
       dcompute results out/flux --json > flux.jsonl
+      dcompute results out/flux --at 2026-05-31T17:30
     """
-    _print(_open(dataset).results(), None, shown)
+    _print(_open(dataset, at).results(), None, shown)
 
 
 @click.command("attempts", cls=Headed, short_help="Every attempt: outcome, time, memory, host.", epilog=exits.HELP)
 @click.argument("dataset")
+@_at
 @_limit
 @_columns
 @_json
-def attempts(dataset: str, **shown: Any) -> None:
+def attempts(dataset: str, at: str | None, **shown: Any) -> None:
     """Show the attempts in DATASET: one row an attempt, with its outcome and what it used.
 
     \b
@@ -110,7 +113,7 @@ def attempts(dataset: str, **shown: Any) -> None:
       dcompute attempts out/flux --columns item_key,cpu_user,io_wait
       dcompute attempts out/flux --json | jq 'select(.duration > 60)'
     """
-    _print(_open(dataset).attempts(), ATTEMPTS, shown)
+    _print(_open(dataset, at).attempts(), ATTEMPTS, shown)
 
 
 @click.command("cancel", cls=Headed, short_help="Ask the run at work to stop.", epilog=exits.HELP)
@@ -138,10 +141,10 @@ def cancel(dataset: str, as_json: bool) -> None:
 COMMANDS = (status, failures, results, attempts, cancel)
 
 
-def _open(url: str) -> Dataset:
+def _open(url: str, at: str | None = None) -> Dataset:
     import dcompute as dc
 
-    return dc.open(url)
+    return dc.open(url, at=at)
 
 
 def _print(frame: Any, columns: tuple[str, ...] | None, shown: Mapping[str, Any]) -> None:
@@ -167,25 +170,3 @@ def _print_tracebacks(frame: Any, limit: int) -> None:
         for name in ("traceback", "stderr"):
             for line in (row[name] or "").rstrip().splitlines():
                 click.echo(f"  {line}")
-
-
-def _told(name: str, value: Any) -> str:
-    """A field of the status as people read it; "" for one that says nothing."""
-    if value is None or value in ("", {}, (), []):
-        return ""
-    if isinstance(value, Mapping):
-        return ", ".join(f"{count:,} {kind}" if isinstance(count, int) else f"{kind} {count}" for kind, count in value.items())
-    if name in ("last_commit", "driver_since"):
-        return f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(value))}"
-    if name == "bytes":
-        return _size(value)
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
-
-
-def _size(count: int) -> str:
-    size = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"

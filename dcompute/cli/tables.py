@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import difflib
 import json
 import math
@@ -60,7 +61,10 @@ def print_json(found: Iterator[Row], limit: int | None, write: Callable[[str], A
 
 
 def to_json(value: Any) -> str:
-    """One line of JSON that every reader takes: no NaN, no infinity, times in ISO 8601."""
+    """One line of JSON that every reader takes.
+
+    Null for NaN and infinity, ISO 8601 for times, seconds for durations, the digits of decimals as text, base64 for bytes.
+    """
     return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False)
 
 
@@ -77,7 +81,7 @@ def _plain(value: Any) -> Any:
         return value.isoformat()
     if isinstance(value, timedelta):
         return value.total_seconds()
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+    return base64.b64encode(value).decode("ascii") if isinstance(value, bytes) else str(value)
 
 
 def print_table(found: Iterator[Row], limit: int, write: Callable[[str], Any]) -> int:
@@ -106,5 +110,10 @@ def _cell(value: Any) -> str:
         return "-"
     if isinstance(value, float):
         return f"{value:.6g}"
-    text = " ".join((value if isinstance(value, str) else to_json(value).strip('"')).split())
+    if isinstance(value, bytes):
+        return _short(repr(value))
+    return _short(" ".join((value if isinstance(value, str) else to_json(value).strip('"')).split()))
+
+
+def _short(text: str) -> str:
     return text if len(text) <= CELL else f"{text[: CELL - 3]}..."

@@ -27,9 +27,25 @@ def load(target: str) -> Any:
     WorkloadError
         The module cannot be imported: its own traceback is in the message.
     """
+    value = named(target, "workload")
+    if not callable(value):
+        raise UsageError(f"{target} is of type {type(value).__name__}, not a function, a class or a workload")
+    return value
+
+
+def named(target: str, what: str) -> Any:
+    """Whatever ``target`` names; see :func:`load`.
+
+    Parameters
+    ----------
+    target
+        ``pkg.module:name`` or ``file.py:name``.
+    what
+        What it should name, for the error where its form names nothing.
+    """
     place, colon, name = target.rpartition(":")
     if not colon or not place or not name:
-        raise UsageError(f"{target!r} does not name a workload: write pkg.module:name or file.py:name")
+        raise UsageError(f"{target!r} does not name a {what}: write pkg.module:name or file.py:name")
     module = _from_file(Path(place)) if place.endswith(".py") else _from_name(place)
     return _attribute(module, name, place)
 
@@ -104,8 +120,6 @@ def _attribute(module: ModuleType, name: str, place: str) -> Any:
         if not hasattr(value, part):
             raise UsageError(f"{place} has no {name!r}{_alike(module, name)}")
         value = getattr(value, part)
-    if not callable(value):
-        raise UsageError(f"{place}:{name} is a {type(value).__name__}, not a function, a class or a workload")
     return value
 
 

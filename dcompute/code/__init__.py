@@ -15,6 +15,7 @@ from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from dcompute.code.digest import code_digest, stable_text
+from dcompute.code.params import giver
 from dcompute.code.shipping import ShippedModule, zip_module
 from dcompute.errors import InputError, WorkloadError
 from dcompute.keys import fingerprint
@@ -77,14 +78,15 @@ class Loaded:
             Whatever the set-up raises.
         """
         call: Callable[..., Any] = self.function
-        given = dict(self.call_params)
+        given = giver(self.call_params)
+        state: dict[str, Any] = {}
         if isinstance(call, type):
             call = call(**self.setup_params)
         elif self.initializer is not None:
-            given[STATE] = self.initializer(**self.setup_params)
+            state = {STATE: self.initializer(**self.setup_params)}
         if self.keywords and self.group is None:
-            return lambda value: call(**value, **given)
-        return (lambda value: call(value, **given)) if given else call
+            return lambda value: call(**value, **given(), **state)
+        return (lambda value: call(value, **given(), **state)) if self.call_params or state else call
 
 
 def pack(workload: Workload, params: Mapping[str, Any], *, keywords: bool = False) -> Travelling:
@@ -156,9 +158,12 @@ def params_digest(params: Mapping[str, Any]) -> str:
     Raises
     ------
     InputError
-        Names a param of which it cannot be told whether it changed.
+        Names a param that is not there yet, or of which it cannot be told whether it changed.
     """
+    from dcompute.inputs.lazy import Finder
+
     for name, value in params.items():
+        Finder().refuse((value,), f"params[{name!r}]")
         is_code = isinstance(value, types.FunctionType | types.MethodType | type | functools.partial)
         if not is_code and not fingerprint(value):
             raise InputError(

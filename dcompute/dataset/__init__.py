@@ -6,19 +6,22 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dcompute.dataset.status import Dataset, Status, open
+    from dcompute.dataset.many import Datasets
+    from dcompute.dataset.opening import open
+    from dcompute.dataset.status import Dataset, Status
     from dcompute.dataset.store import Store
     from dcompute.dataset.writer import Writer
 
 _HOMES = {
     "Dataset": "dcompute.dataset.status",
+    "Datasets": "dcompute.dataset.many",
     "Status": "dcompute.dataset.status",
     "Store": "dcompute.dataset.store",
     "Writer": "dcompute.dataset.writer",
-    "open": "dcompute.dataset.status",
+    "open": "dcompute.dataset.opening",
 }
 
-__all__ = ["Dataset", "Status", "Store", "Writer", "open"]
+__all__ = ["Dataset", "Datasets", "Status", "Store", "Writer", "open"]
 
 
 def __getattr__(name: str) -> Any:

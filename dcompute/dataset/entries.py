@@ -15,7 +15,7 @@ from dcompute.errors import DatasetCorruptError
 from dcompute.records import ItemKey, PartRef
 
 #: The format of a dataset: another first number cannot be read, a higher second one has actions that older versions do not know.
-FORMAT = (1, 0)
+FORMAT = (1, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +90,15 @@ class Replace:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Vacuum:
+    """Files of results parts that do not count are removed from now on."""
+
+    do: ClassVar[str] = "vacuum"
+    until: int  #: what this entry or an earlier one replaced may be gone
+    dropped: tuple[str, ...] = ()  #: names of compacted parts that nobody committed: nobody may from now on
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SetSchema:
     """The results' schema from now on."""
 
@@ -122,8 +131,8 @@ class Close:
     epoch: int
 
 
-Action = Open | RunInfo | Add | Hide | Replace | SetSchema | Sent | Adopted | Close
-_ACTIONS: dict[str, type[Any]] = {cls.do: cls for cls in (Open, RunInfo, Add, Hide, Replace, SetSchema, Sent, Adopted, Close)}
+Action = Open | RunInfo | Add | Hide | Replace | Vacuum | SetSchema | Sent | Adopted | Close
+_ACTIONS: dict[str, type[Any]] = {cls.do: cls for cls in (Open, RunInfo, Add, Hide, Replace, Vacuum, SetSchema, Sent, Adopted, Close)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,5 +252,6 @@ _DECODE: dict[str, Any] = {
     "holds": _pairs,
     "failed": _pairs,
     "parts": tuple,
+    "dropped": tuple,
     "epochs": tuple,
 }

@@ -49,6 +49,14 @@ class Hides:
     def __len__(self) -> int:
         return len(self.keys)
 
+    def joined(self, other: Hides) -> Hides:
+        """Both; what stands in both is hidden at the later position."""
+        keys = pa.concat_arrays([self.keys, other.keys])
+        positions = np.concatenate([self.positions, other.positions])
+        order = np.argsort(-positions, kind="stable")
+        # of a key that stands twice a look-up finds the first
+        return Hides(keys.take(pa.array(order)), positions[order])
+
     def after(self, position: int) -> Hides:
         """Those that can hit a part of this position."""
         later = self.positions > position

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
+from dcompute.dataset.ahead import prefetched
 from dcompute.dataset.entries import Action, Entry
 from dcompute.dataset.names import LAST, entry_name, new_id
 from dcompute.dataset.store import Store
+from dcompute.dataset.witness import Witness
 from dcompute.errors import StoreError
 
 #: Seconds between the tries of an append whose outcome is not known; a local disk says at once what it means.
@@ -22,6 +26,14 @@ class LostRace(Exception):  # noqa: N818  it is no error: the caller reads on
     def __init__(self, entry: Entry) -> None:
         super().__init__(f"entry {entry.number} is somebody else's")
         self.entry = entry
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """What ``log/last.json`` says; nothing depends on it."""
+
+    number: int = 0  #: the log has at least so many entries
+    checkpoints: tuple[int, ...] = ()  #: numbers, ascending
 
 
 class Log:
@@ -41,6 +53,9 @@ class Log:
         self.store = store
         self._now = now
         self._sleep = sleep
+        self._noting = threading.Lock()
+        self._noted = Hint()
+        self._witness = Witness(store)
         self._waits = _LOCAL_WAITS if store.is_local or store.is_memory else _REMOTE_WAITS
 
     def read(self, number: int) -> Entry | None:
@@ -48,10 +63,13 @@ class Log:
         data = self.store.read_or_none(entry_name(number))
         return None if data is None else Entry.from_bytes(number, data)
 
-    def read_all(self, start: int = 1) -> Iterator[Entry]:
-        """The entries from a number on, to the first number that is missing."""
+    def read_all(self, start: int = 1, stop: int | None = None) -> Iterator[Entry]:
+        """The entries from a number on, to the first number that is missing, or up to ``stop``."""
         number = start
-        while (entry := self.read(number)) is not None:
+        for known in self._read_ahead(start, stop):
+            yield known
+            number += 1
+        while (stop is None or number <= stop) and (entry := self.read(number)) is not None:
             yield entry
             number += 1
 
@@ -69,8 +87,15 @@ class Log:
             Somebody else's entry has the number: read on, and append under a later one.
         StoreError
             Whether the entry counts is not known: write no other one before its number was read.
+        DatasetCorruptError
+            What was committed last, or what these actions name, is not there any more.
         """
-        entry = Entry(number, entry_id or new_id(), self._now(), tuple(actions))
+        self._witness.confirm_marks(actions)
+        entry = self._append(Entry(number, entry_id or new_id(), self._now(), tuple(actions)))
+        self._witness.committed(entry)
+        return entry
+
+    def _append(self, entry: Entry) -> Entry:
         data = entry.to_bytes()
         for wait in self._waits:
             try:
@@ -81,16 +106,51 @@ class Log:
 
     def end(self) -> int:
         """The number of the last entry, 0 in an empty log; found from the hint on."""
-        number = self._hint()
+        number = self.hint().number
         if number and not self.store.exists(entry_name(number)):
             number = 0
         while self.store.exists(entry_name(number + 1)):
             number += 1
         return number
 
-    def note_end(self, number: int) -> None:
-        """Leave a hint where the log ends; nothing depends on it."""
-        self.store.write(LAST, json.dumps({"number": number}).encode())
+    def hint(self) -> Hint:
+        """Where the log ends, about, and which checkpoints there are."""
+        try:
+            found = json.loads(self.store.read(LAST))
+            return Hint(_number(found["number"]), tuple(sorted(map(_number, found.get("checkpoints", ())))))
+        except (FileNotFoundError, ValueError, TypeError, KeyError, AttributeError):
+            return Hint()
+
+    def note_end(self, number: int, *, checkpoints: Iterable[int] = (), gone: Iterable[int] = ()) -> None:
+        """Leave a hint where the log ends; nothing depends on it.
+
+        Parameters
+        ----------
+        number
+            Of an entry that is there.
+        checkpoints
+            Numbers of checkpoints that were written.
+        gone
+            Numbers of those that are there no more.
+        """
+        with self._noting:
+            # others leave hints too: what they know of checkpoints stays
+            there, own = self.hint(), self._noted
+            known = {*there.checkpoints, *own.checkpoints, *checkpoints}.difference(gone)
+            self._noted = Hint(max(number, own.number), tuple(sorted(known)))
+            self.store.write(LAST, json.dumps({"number": self._noted.number, "checkpoints": self._noted.checkpoints}).encode())
+
+    def _read_ahead(self, start: int, stop: int | None) -> Iterator[Entry]:
+        """Entries that the hint knows of; elsewhere than on a local disk it pays to ask for many at once."""
+        if self.store.is_local or self.store.is_memory:
+            return
+        known = self.hint().number
+        numbers = range(start, (known if stop is None else min(known, stop)) + 1)
+        found: Iterator[Entry | None] = prefetched(self.read, numbers, False) if len(numbers) > 1 else iter(())
+        for entry in found:
+            if entry is None:
+                return
+            yield entry
 
     def _create(self, entry: Entry, data: bytes) -> Entry:
         try:
@@ -114,9 +174,8 @@ class Log:
         self.store.sync("log")
         return there
 
-    def _hint(self) -> int:
-        try:
-            number = json.loads(self.store.read(LAST))["number"]
-        except (FileNotFoundError, ValueError, TypeError, KeyError):
-            return 0
-        return number if isinstance(number, int) and number > 0 else 0
+
+def _number(value: object) -> int:
+    if not isinstance(value, int) or value < 0:
+        raise ValueError(value)
+    return value

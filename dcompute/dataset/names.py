@@ -19,6 +19,8 @@ RESULTS = "results"
 TEMPORARY = ".tmp-"
 
 _MARK = re.compile(r"attempts/(?P<batch>[^/]+)\.parquet")
+_PART = re.compile(r"results/(?P<batch>[^/]+)-[^-/]+-\d+\.parquet")
+_COMPACTED = re.compile(r"results/compact-[0-9a-f]{32}-\d+\.parquet")
 _RUN = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.-]{0,99}")
 
 
@@ -42,6 +44,11 @@ def entry_name(number: int) -> str:
     return f"log/{number:020d}.json"
 
 
+def checkpoint_name(number: int) -> str:
+    """The file with what the log says up to this entry."""
+    return f"log/{number:020d}.checkpoint.parquet"
+
+
 def heartbeat_name(run: str) -> str:
     """The file in which the driver of a run says that it is alive."""
     return f"runs/{run}.json"
@@ -55,6 +62,32 @@ def started_name(batch: str) -> str:
 def request_name(run: str, number: int) -> str:
     """The file of a request to the driver of a run; numbers start at 1."""
     return f"requests/{run}/{number}.json"
+
+
+def compacted_name(execution: str, number: int) -> str:
+    """The name of a compacted part that no other execution of any compaction has."""
+    return f"results/compact-{execution}-{number}.parquet"
+
+
+def is_compacted(name: str) -> bool:
+    """Whether a compaction made the file of this name."""
+    return _COMPACTED.fullmatch(name) is not None
+
+
+def part_batch(name: str) -> tuple[str, int, int] | None:
+    """Run, epoch and number of the batch whose results part has this name, or None where it is none of a batch."""
+    match = _PART.fullmatch(name)
+    if match is None or is_compacted(name):
+        return None
+    try:
+        return split_batch_id(match["batch"])
+    except ValueError:
+        return None
+
+
+def mark_name(batch_id: str) -> str:
+    """The name of a batch's attempts part."""
+    return f"{ATTEMPTS}/{batch_id}.parquet"
 
 
 def mark_batch(name: str) -> tuple[str, int, int] | None:

@@ -6,18 +6,16 @@ more (they stay as history), since the entry with the hide holds the first new a
 
 from __future__ import annotations
 
-import os
 import random
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from dcompute.dataset.ahead import prefetched as prefetched
 from dcompute.dataset.hiding import Hides, are_keys, joined_keys
 from dcompute.dataset.parts import read_attempts
 from dcompute.dataset.state import POSITION_BITS, CountedBatch, State
@@ -40,10 +38,6 @@ CHUNK_ROWS = 1 << 16
 _CACHE_BYTES = 96 << 20
 # columns with few different values in a part: kept as dictionaries a part of a million rows takes 100 MB in place of 180
 _ALIKE = ("key_kind", "outcome", "kind", "params_digest", "version", "code_digest")
-_REMOTE_THREADS = 16
-
-A = TypeVar("A")
-B = TypeVar("B")
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,23 +176,6 @@ class _Block:
 
 def _count(counted: CountedBatch) -> int:
     return sum(stop - start for start, stop in counted.batch.holds)
-
-
-def prefetched(read: Callable[[A], B], things: Iterable[A], is_local: bool) -> Iterator[B]:
-    """``read`` of each thing in order, a few of them ahead in threads."""
-    threads = min(4, os.cpu_count() or 1) if is_local else _REMOTE_THREADS
-    waiting: deque[Future[B]] = deque()
-    with ThreadPoolExecutor(threads, thread_name_prefix="dcompute-read") as pool:
-        try:
-            for thing in things:
-                waiting.append(pool.submit(read, thing))
-                if len(waiting) > 2 * threads:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
 
 
 def newest(table: pa.Table, entries: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

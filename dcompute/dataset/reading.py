@@ -5,8 +5,7 @@ Nothing is listed and nothing is guessed: the log names the parts, its schema gi
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -16,80 +15,91 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dcompute.dataset.checkpoint import read_state
+from dcompute.dataset.fetching import fetch
+from dcompute.dataset.filters import Filter, check_columns
+from dcompute.dataset.frames import Reading, bare, to_pandas
 from dcompute.dataset.hiding import Hides, joined_keys, without
-from dcompute.dataset.log import Log
 from dcompute.dataset.outcomes import ROW_BITS, iter_outcomes, load, prefetched
-from dcompute.dataset.parts import ATTEMPTS_SCHEMA, read_attempts, read_results
+from dcompute.dataset.parts import ATTEMPTS_SCHEMA, read_attempts
+from dcompute.dataset.pieces import File, Piece, by_rows, by_size
 from dcompute.dataset.schema import RESERVED, cast, from_text
-from dcompute.dataset.state import CountedBatch, State, fold
+from dcompute.dataset.state import CountedBatch, State
 from dcompute.dataset.store import Store
+from dcompute.dataset.tallying import tallied
 from dcompute.errors import UsageError
 from dcompute.records import FAILED, ItemKey
 
 By = Literal["kind", "error", "host"]
 
-#: One partition reads at most so many files, or so many bytes as they are stored (about a fourth of what they take in memory), or attempts.
-PARTITION_FILES = 100
-PARTITION_BYTES = 16 << 20
+#: One partition reads at most so many files (500 small ones take a core a tenth of a second), bytes in memory as far as rows, types and
+#: stored bytes tell, or attempts.
+PARTITION_FILES = 500
+PARTITION_BYTES = 64 << 20
 PARTITION_ATTEMPTS = 200_000
 
 # as many hidden keys travel with each partition; of more the process that reads asks the log
 _CARRIED_HIDES = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class File:
-    """A part to read, and which of its rows."""
-
-    name: str
-    position: int  #: where in the log it was added
-    left_out: tuple[ItemKey, ...] = ()
-    rows: tuple[int, ...] | None = None  #: these only; None: all
-
-
 @dataclass(frozen=True)
 class Reader:
-    """Reads the files of one partition; a callable that Dask sends to workers."""
+    """Reads the files of one partition."""
 
     store: Store
-    schema: pa.Schema  #: of what comes back
+    schema: pa.Schema  #: all columns there are
     hides: Hides | None  #: None: too many to carry
     number: int  #: of the last entry that counts
     attempts: bool  #: attempts parts, or results parts
+    where: Filter | None = None  #: which rows are wanted
+    doubles: Callable[[], Hides] | None = None  #: keys that count elsewhere, as hides of all their rows here
 
-    def __call__(self, files: Sequence[File], columns: Sequence[str] | None = None) -> Any:
-        """A pandas dataframe with Arrow's types, so that integers with nulls stay integers."""
-        schema = self.schema if columns is None else pa.schema([self.schema.field(name) for name in columns])
-        if schema.names:
-            return to_pandas(self.table(files, schema))
-        import pandas as pd
+    def __dask_tokenize__(self) -> tuple[Any, ...]:
+        where = None if self.where is None else str(self.where.expression)
+        return (type(self).__qualname__, self.store.url, str(self.schema), self.number, self.attempts, where, self.doubles)
 
-        return pd.DataFrame(index=pd.RangeIndex(self.table(files, pa.schema([("item_key", pa.string())])).num_rows))
-
-    def table(self, files: Sequence[File], schema: pa.Schema) -> pa.Table:
-        """The rows of some files that count, in the columns of ``schema``."""
-        hides = self.hides if self.hides is not None else _hides_of_log(self.store, self.number, self.attempts)
-        hidden = [bool(len(hides.after(file.position))) for file in files]
-        wanted = schema
-        if any(hidden) or any(file.left_out for file in files):
-            wanted = pa.schema([*schema, *(pa.field(name, pa.string()) for name in RESERVED if name not in schema.names)])
-        tables = list(prefetched(lambda file: self._file(file, wanted), files, self.store.is_local))
-        table = pa.concat_tables(tables) if tables else wanted.empty_table()
-        if any(hidden):
-            positions = np.repeat([file.position for file in files], [part.num_rows for part in tables]).astype(np.int64)
+    def table(self, piece: Piece, names: Sequence[str]) -> pa.Table:
+        """The rows of some files that count, in some columns."""
+        hides = self._hides()
+        latest = int(hides.positions.max()) if len(hides) else -1
+        is_hit = any(file.position < latest for file in piece.files)
+        has_left_out = any(file.left_out for file in piece.files)
+        if not names and self.where is None and not is_hit and not has_left_out and all(file.count for file in piece.files):
+            return bare(sum(file.count for file in piece.files))
+        wanted = self._schema(
+            [*names, *(self.where.names if self.where else ()), *(RESERVED if is_hit or has_left_out or not names else ())]
+        )
+        tables = self._tables(piece, wanted)
+        table = pa.concat_tables(tables).combine_chunks() if tables else wanted.empty_table()
+        if is_hit:
+            positions = np.repeat([file.position for file in piece.files], [part.num_rows for part in tables]).astype(np.int64)
             hit = hides.hit(table, positions)
             table = table.filter(pa.array(~hit)) if hit.any() else table
-        return table.select(schema.names)
+        if self.where is not None:
+            table = self.where.apply(table)
+        return table.select(list(names)) if names else bare(table.num_rows)
+
+    def _hides(self) -> Hides:
+        hides = self.hides if self.hides is not None else _hides_of_log(self.store, self.number, self.attempts)
+        return hides if self.doubles is None else hides.joined(self.doubles())
+
+    def _schema(self, names: Sequence[str]) -> pa.Schema:
+        return pa.schema([self.schema.field(name) for name in dict.fromkeys(names)])
+
+    def _tables(self, piece: Piece, wanted: pa.Schema) -> list[pa.Table]:
+        # small files of a local disk are read no quicker by several threads: they would wait for each other's turn in the interpreter
+        if self.store.is_local:
+            return [self._file(file, wanted) for file in piece.files]
+        return list(prefetched(lambda file: self._file(file, wanted), piece.files, False))
 
     def _file(self, file: File, wanted: pa.Schema) -> pa.Table:
-        read = read_attempts if self.attempts else read_results
-        table = read(self.store, file.name, wanted.names)
+        table = read_attempts(self.store, file.name, wanted.names) if self.attempts else fetch(self.store, file, wanted, self.where)
         if file.rows is not None:
             table = table.take(pa.array(file.rows, pa.int64()))
         return cast(without(table, file.left_out), wanted)
 
 
-def results(store: Store, state: State, columns: Sequence[str] | None = None) -> Any:
+def results(store: Store, state: State, columns: Sequence[str] | None = None, filters: Any = None) -> Any:
     """The results that count as a Dask dataframe: ``item_key``, ``key_kind`` and the user's columns.
 
     Parameters
@@ -100,39 +110,68 @@ def results(store: Store, state: State, columns: Sequence[str] | None = None) ->
         What its log says.
     columns
         These only, in this order.
+    filters
+        Which rows: see :meth:`~dcompute.dataset.filters.Filter.of`.
     """
-    reader, files = _results(store, state, columns)
-    return _dataframe(reader, list(_by_size(files)), "results")
+    return reading_results(store, state, columns, filters).to_dask()
 
 
-def results_arrow(store: Store, state: State, columns: Sequence[str] | None = None) -> pa.Table:
+def results_arrow(store: Store, state: State, columns: Sequence[str] | None = None, filters: Any = None) -> pa.Table:
     """The results that count as one table in memory; see :func:`results`."""
-    reader, files = _results(store, state, columns)
-    return _table(reader, list(_by_size(files)))
+    return reading_results(store, state, columns, filters).to_arrow()
 
 
-def attempts(store: Store, state: State, columns: Sequence[str] | None = None) -> Any:
+def attempts(store: Store, state: State, columns: Sequence[str] | None = None, filters: Any = None) -> Any:
     """The attempts that count as a Dask dataframe, one row an attempt, history too; see :func:`results`."""
-    reader, files = _attempts(store, state, columns)
-    return _dataframe(reader, list(_by_count(files)), "attempts")
+    return reading_attempts(store, state, columns, filters).to_dask()
 
 
-def attempts_arrow(store: Store, state: State, columns: Sequence[str] | None = None) -> pa.Table:
+def attempts_arrow(store: Store, state: State, columns: Sequence[str] | None = None, filters: Any = None) -> pa.Table:
     """The attempts that count as one table in memory; see :func:`attempts`."""
-    reader, files = _attempts(store, state, columns)
-    return _table(reader, list(_by_count(files)))
+    return reading_attempts(store, state, columns, filters).to_arrow()
 
 
-def failures(store: Store, state: State, columns: Sequence[str] | None = None) -> Any:
+def failures(store: Store, state: State, columns: Sequence[str] | None = None, filters: Any = None) -> Any:
     """What failed at last as a Dask dataframe: one row a failed item, its newest attempt; see :func:`results`."""
-    reader, files = _failures(store, state, columns)
-    return _dataframe(reader, list(_by_count(files)), "failures")
+    return reading_failures(store, state, columns, filters).to_dask()
 
 
-def failures_arrow(store: Store, state: State, columns: Sequence[str] | None = None) -> pa.Table:
+def failures_arrow(store: Store, state: State, columns: Sequence[str] | None = None, filters: Any = None) -> pa.Table:
     """What failed at last as one table in memory; see :func:`failures`."""
-    reader, files = _failures(store, state, columns)
-    return _table(reader, list(_by_count(files)))
+    return reading_failures(store, state, columns, filters).to_arrow()
+
+
+def reading_results(store: Store, state: State, columns: Sequence[str] | None = None, filters: Any = None) -> Reading:
+    """The results, before they are read; see :func:`results`."""
+    schema = results_schema(state)
+    reader = Reader(store, schema, _carried(state.hides), state.number, attempts=False, where=Filter.of(filters, schema))
+    files = (File(part.name, part.position, part.left_out, size=part.size, count=part.rows) for part in state.counted_parts() if part.rows)
+    pieces = by_size(files, most_files=PARTITION_FILES, most_bytes=PARTITION_BYTES, schema=schema)
+    return Reading(reader, pieces, check_columns(columns, schema), "results")
+
+
+def reading_attempts(store: Store, state: State, columns: Sequence[str] | None = None, filters: Any = None) -> Reading:
+    """The attempts, before they are read; see :func:`attempts`."""
+    where = Filter.of(filters, ATTEMPTS_SCHEMA)
+    reader = Reader(store, ATTEMPTS_SCHEMA, _carried(state.hides_all), state.number, attempts=True, where=where)
+    files = (File(one.mark, one.position, one.batch.left_out, count=_count(one)) for one in state.batches)
+    return _of_attempts(reader, files, columns, "attempts")
+
+
+def reading_failures(store: Store, state: State, columns: Sequence[str] | None = None, filters: Any = None) -> Reading:
+    """What failed at last, before it is read; see :func:`failures`."""
+    where = Filter.of(filters, ATTEMPTS_SCHEMA)
+    reader = Reader(store, ATTEMPTS_SCHEMA, Hides.of({}), state.number, attempts=True, where=where)
+    files = (
+        File(state.batches[ordinal].mark, state.batches[ordinal].position, rows=tuple(rows), count=len(rows))
+        for ordinal, rows in failed_rows(store, state).items()
+    )
+    return _of_attempts(reader, files, columns, "failures")
+
+
+def _of_attempts(reader: Reader, files: Iterable[File], columns: Sequence[str] | None, label: str) -> Reading:
+    pieces = by_rows(files, most_files=PARTITION_FILES, most_rows=PARTITION_ATTEMPTS)
+    return Reading(reader, pieces, check_columns(columns, ATTEMPTS_SCHEMA), label)
 
 
 def failures_by(store: Store, state: State, by: By) -> Any:
@@ -147,21 +186,32 @@ def failures_by(store: Store, state: State, by: By) -> Any:
     by
         ``"kind"``, ``"error"`` or ``"host"``.
     """
+    return grouped(reading_failures(store, state, columns_of(by)).to_arrow(), by)
+
+
+def columns_of(by: By) -> list[str]:
+    """What :func:`grouped` needs."""
     if by not in ("kind", "error", "host"):
         raise UsageError(f"failures(by={by!r}): failures are grouped by 'kind', 'error' or 'host'")
-    example = [name for name in ("item_key", "key_kind", "error", "message") if name != by]
-    table = failures_arrow(store, state, [by, *example])
+    return [by, *(name for name in ("item_key", "key_kind", "error", "message") if name != by)]
+
+
+def grouped(failed: pa.Table, by: By) -> Any:
+    """Failures in the columns of :func:`columns_of`, as :func:`failures_by` gives them."""
+    example = failed.column_names[1:]
     # "first" is only defined in one thread
-    grouped = table.group_by(by, use_threads=False).aggregate([([], "count_all"), *((name, "first") for name in example)])
-    columns = {by: grouped[by], "items": grouped["count_all"], **{name: grouped[f"{name}_first"] for name in example}}
+    found = failed.group_by(by, use_threads=False).aggregate([([], "count_all"), *((name, "first") for name in example)])
+    columns = {by: found[by], "items": found["count_all"], **{name: found[f"{name}_first"] for name in example}}
     return to_pandas(pa.table(columns).sort_by([("items", "descending"), (by, "ascending")]))
 
 
 def failed_rows(store: Store, state: State) -> dict[int, list[int]]:
     """Where the newest attempt of each failed item is: place of the batch in ``state.batches`` -> rows of its attempts part.
 
-    Only batches with a failure, and those after the first of them, are read.
+    Only batches with a failure, and those after the first of them, are read; where the tally is kept, those after it.
     """
+    if (tally := tallied(store, state)) is not None:
+        return _places(sorted(failure.location for failure in tally.failed.values()))
     candidates = [ordinal for ordinal, counted in enumerate(state.batches) if counted.batch.failed]
     if not candidates:
         return {}
@@ -176,13 +226,6 @@ def failed_rows(store: Store, state: State) -> dict[int, list[int]]:
             found.append(pa.table({"key": keys.filter(mask), "failed": failed.filter(mask)}))
             located.append(chunk.locations[of_interest])
     return _last_failed(found, located)
-
-
-def to_pandas(table: pa.Table) -> Any:
-    """A pandas dataframe with Arrow's types."""
-    import pandas as pd
-
-    return table.to_pandas(types_mapper=pd.ArrowDtype)
 
 
 def results_schema(state: State) -> pa.Schema:
@@ -206,29 +249,14 @@ def _last_failed(found: Sequence[pa.Table], located: Sequence[npt.NDArray[np.uin
     last = np.zeros(int(codes.max()) + 1, dtype=np.int64)
     last[codes] = np.arange(len(codes))  # a later chunk's assignment stays: it is the newer one
     failed = table.column("failed").to_numpy()[last]
+    return _places(np.sort(locations[last[failed]]).tolist())
+
+
+def _places(locations: Iterable[int]) -> dict[int, list[int]]:
     places: dict[int, list[int]] = {}
-    for location in np.sort(locations[last[failed]]).tolist():
+    for location in locations:
         places.setdefault(location >> ROW_BITS, []).append(location & ((1 << ROW_BITS) - 1))
     return places
-
-
-def _results(store: Store, state: State, columns: Sequence[str] | None) -> tuple[Reader, list[tuple[File, int]]]:
-    schema = _selected(results_schema(state), columns)
-    files = [(File(part.name, part.position, part.left_out), part.size) for part in state.counted_parts() if part.rows]
-    return Reader(store, schema, _carried(state.hides), state.number, attempts=False), files
-
-
-def _attempts(store: Store, state: State, columns: Sequence[str] | None) -> tuple[Reader, list[tuple[File, int]]]:
-    files = [(File(one.mark, one.position, one.batch.left_out), _count(one)) for one in state.batches]
-    return Reader(store, _selected(ATTEMPTS_SCHEMA, columns), _carried(state.hides_all), state.number, attempts=True), files
-
-
-def _failures(store: Store, state: State, columns: Sequence[str] | None) -> tuple[Reader, list[tuple[File, int]]]:
-    files = [
-        (File(state.batches[ordinal].mark, state.batches[ordinal].position, rows=tuple(rows)), len(rows))
-        for ordinal, rows in failed_rows(store, state).items()
-    ]
-    return Reader(store, _selected(ATTEMPTS_SCHEMA, columns), Hides.of({}), state.number, attempts=True), files
 
 
 def _count(counted: CountedBatch) -> int:
@@ -240,75 +268,24 @@ def _carried(newest: dict[ItemKey, int]) -> Hides | None:
 
 
 def _hides_of_log(store: Store, number: int, attempts: bool) -> Hides:
-    return _cached_hides(_Unhashed(store, store.url), number, attempts)
+    return _cached_hides(ByUrl(store, store.url), number, attempts)
 
 
 @dataclass(frozen=True)
-class _Unhashed:
-    """A store that compares by its URL, so that the cache below can hold it."""
+class ByUrl:
+    """A store that compares by its URL, so that a cache can hold what was read of it."""
 
     store: Store
     url: str
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Unhashed) and other.url == self.url
+        return isinstance(other, ByUrl) and other.url == self.url
 
     def __hash__(self) -> int:
         return hash(self.url)
 
 
-@lru_cache(maxsize=2)
-def _cached_hides(at: _Unhashed, number: int, attempts: bool) -> Hides:
-    log = Log(at.store)
-    entries = (entry for index in range(1, number + 1) if (entry := log.read(index)) is not None)
-    state = fold(entries)
+@lru_cache(maxsize=8)
+def _cached_hides(at: ByUrl, number: int, attempts: bool) -> Hides:
+    state = read_state(at.store, number)
     return Hides.of(state.hides_all if attempts else state.hides)
-
-
-def _selected(schema: pa.Schema, columns: Sequence[str] | None) -> pa.Schema:
-    if columns is None:
-        return schema
-    for name in columns:
-        if name not in schema.names:
-            near = difflib.get_close_matches(name, schema.names, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(schema.names)}"
-            raise UsageError(f"there is no column {name!r}: {hint}")
-    return pa.schema([schema.field(name) for name in columns])
-
-
-def _by_size(files: Iterable[tuple[File, int]]) -> Iterator[tuple[File, ...]]:
-    return _grouped(files, PARTITION_BYTES)
-
-
-def _by_count(files: Iterable[tuple[File, int]]) -> Iterator[tuple[File, ...]]:
-    return _grouped(files, PARTITION_ATTEMPTS)
-
-
-def _grouped(files: Iterable[tuple[File, int]], limit: int) -> Iterator[tuple[File, ...]]:
-    group: list[File] = []
-    total = 0
-    for file, weight in files:
-        if group and (len(group) == PARTITION_FILES or total + weight > limit):
-            yield tuple(group)
-            group, total = [], 0
-        group.append(file)
-        total += weight
-    if group:
-        yield tuple(group)
-
-
-def _table(reader: Reader, partitions: Sequence[Sequence[File]]) -> pa.Table:
-    tables = [reader.table(files, reader.schema) for files in partitions]
-    return pa.concat_tables(tables) if tables else reader.schema.empty_table()
-
-
-def _dataframe(reader: Reader, partitions: Sequence[Sequence[File]], label: str) -> Any:
-    import dask
-    import dask.dataframe as dd
-
-    meta = to_pandas(reader.schema.empty_table())
-    # a dataset without rows is one partition without files
-    pieces = partitions or [()]
-    # the types are Arrow's already; converted once more, strings would lose theirs
-    with dask.config.set({"dataframe.convert-string": False}):
-        return dd.from_map(reader, pieces, meta=meta, label=f"dcompute-{label}")

@@ -5,9 +5,22 @@ from __future__ import annotations
 import contextlib
 import errno
 import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from dcompute.dataset.patience import insist
+
+if TYPE_CHECKING:
+    from dcompute.dataset.clients import Client
+
+A = TypeVar("A")
+T = TypeVar("T")
+
+#: Requests of one process to an object store that are made at once, where there are several to make.
+_TOGETHER = 8
 # fsspec's memory file system is one for all of a process
 _MEMORY_LOCK = threading.RLock()
 
@@ -79,11 +92,27 @@ class Memory:
 
 
 class Objects:
-    """Files in an object store that honours ``If-None-Match: *`` (S3, Azure, GCS)."""
+    """Files in an object store with a conditional write (S3, Azure, GCS).
 
-    def __init__(self, fs: Any, root: str) -> None:
+    Parameters
+    ----------
+    client
+        Speaks to the store.
+    fs
+        The file system that the client speaks through.
+    root
+        The folder's path in it, bucket first.
+    sleep
+        How it waits before it repeats a request.
+    """
+
+    def __init__(self, client: Client, fs: Any, root: str, *, sleep: Callable[[float], None] = time.sleep) -> None:
         self.fs = fs
         self.root = root
+        self.requests = 0  #: made so far; those that the client repeats by itself, and each page of a listing after the first, not counted
+        self._client = client
+        self._sleep = sleep
+        self._lock = threading.Lock()
 
     def path(self, name: str) -> str:
         """The path of a file in the file system, bucket first."""
@@ -91,29 +120,36 @@ class Objects:
 
     def read(self, name: str) -> bytes:
         """The bytes of a file."""
-        return bytes(self.fs.cat_file(self.path(name)))
+        return self._ask(lambda: self._client.read(self.path(name)))
 
     def exists(self, name: str) -> bool:
         """Whether the file is there."""
-        self._forget(name)
-        return bool(self.fs.exists(self.path(name)))
+        try:
+            self.size(name)
+        except FileNotFoundError:
+            return False
+        return True
 
     def size(self, name: str) -> int:
         """Bytes of a file."""
-        self._forget(name)
-        return int(self.fs.info(self.path(name))["size"])
+        return self._ask(lambda: self._client.size(self.path(name)))
 
     def create(self, name: str, data: bytes) -> None:
         """Create a file that does not exist."""
+        tries = 0
+        whole = bytes(data)
+
+        def create() -> None:
+            nonlocal tries
+            tries += 1
+            self._client.create(self.path(name), whole)
+
         try:
-            self.fs.pipe_file(self.path(name), bytes(data), mode="create")
+            self._ask(create, self._client.requests(len(whole), file=False))
         except FileExistsError:
-            raise
-        except OSError as error:
-            # s3fs 2026.9 says EINVAL for a failed precondition, and for many other things: the name itself must say
-            if error.errno == errno.EINVAL and self.exists(name):
-                raise FileExistsError(errno.EEXIST, "exists", self.path(name)) from error
-            raise
+            # the answer of an earlier try was lost: what it made is there
+            if tries == 1 or self.read(name) != whole:
+                raise
 
     def create_from(self, local: str, name: str) -> None:
         """Create a file that does not exist with the bytes of a local one."""
@@ -121,31 +157,57 @@ class Objects:
 
     def upload(self, local: str, name: str) -> None:
         """Copy a local file to a name that nobody else has."""
-        self.fs.put_file(local, self.path(name))
+        self._ask(lambda: self._client.upload(local, self.path(name)), self._client.requests(Path(local).stat().st_size, file=True))
 
     def write(self, name: str, data: bytes) -> None:
         """Create or replace a file."""
-        self.fs.pipe_file(self.path(name), bytes(data))
+        self._ask(lambda: self._client.put(self.path(name), bytes(data)), self._client.requests(len(data), file=False))
 
     def remove(self, names: list[str]) -> None:
         """Remove files; those that are not there are no error."""
-        for name in names:
-            with contextlib.suppress(FileNotFoundError):
-                self.fs.rm_file(self.path(name))
+        together(self._remove, names)
 
     def names(self, folder: str) -> list[str]:
         """The files in a folder, without those below it."""
-        self.fs.invalidate_cache()
+        path = self.path(folder)
         try:
-            return _files(self.fs.ls(self.path(folder), detail=True), folder)
+            found = self._ask(lambda: self._list(path))
         except FileNotFoundError:
             return []
+        # some servers keep an empty folder as a file of its own name
+        return _files([info for info in found if info["name"].strip("/") != path.strip("/")], folder)
 
     def sync(self, folder: str) -> None:
         """Nothing: what an object store has answered for is there."""
 
-    def _forget(self, name: str) -> None:
-        self.fs.invalidate_cache(self.path(name).rpartition("/")[0])
+    def _list(self, path: str) -> list[dict[str, Any]]:
+        self.fs.invalidate_cache()
+        found: list[dict[str, Any]] = self.fs.ls(path, detail=True)
+        return found
+
+    def _remove(self, name: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self._ask(lambda: self._client.remove(self.path(name)))
+
+    def _ask(self, act: Callable[[], T], requests: int = 1) -> T:
+        def ask() -> T:
+            with self._lock:
+                self.requests += requests
+            return act()
+
+        return ask() if self._client.repeats else insist(ask, sleep=self._sleep)
+
+
+def together(act: Callable[[A], object], things: Sequence[A]) -> None:
+    """Do the same with several things, a few at once; the first error of one, when all have ended, is raised."""
+    if len(things) < 2:
+        for thing in things:
+            act(thing)
+        return
+    with ThreadPoolExecutor(min(_TOGETHER, len(things)), thread_name_prefix="dcompute-store") as pool:
+        futures = [pool.submit(act, thing) for thing in things]
+    for future in futures:
+        future.result()
 
 
 def _files(found: list[dict[str, Any]], folder: str) -> list[str]:

@@ -1,9 +1,11 @@
-"""Requests to the driver of a run: numbered files, each created exclusively; the driver asks for the next one."""
+"""Requests to the driver of a run: numbered files, each created exclusively; the driver's watch asks for the next one."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import threading
+from collections.abc import Callable
 from typing import Any
 
 from dcompute.dataset.names import new_id, request_name
@@ -60,3 +62,49 @@ class RequestReader:
         except ValueError:
             return {}
         return request if isinstance(request, dict) else {}
+
+    def skip(self) -> None:
+        """Pass over what is there by now."""
+        while self.next() is not None:
+            pass
+
+    def cancel_reason(self) -> str | None:
+        """Why the run is asked to end, by one of the next requests; None where it is not."""
+        while (request := self.next()) is not None:
+            if request.get("do") == "cancel":
+                return str(request.get("reason") or "cancelled by request")
+        return None
+
+
+class RequestWatch:
+    """Looks for a request to end a run on a thread of its own, so that it is seen whatever the driver waits for; a context manager.
+
+    Parameters
+    ----------
+    store, run
+        Whose requests.
+    asked
+        Called once, from the thread, with the reason.
+    every
+        Seconds between two looks.
+    """
+
+    def __init__(self, store: Store, run: str, asked: Callable[[str], None], *, every: float) -> None:
+        self._reader = RequestReader(store, run)
+        self._asked = asked
+        self._every = every
+        self._over = threading.Event()
+
+    def __enter__(self) -> RequestWatch:
+        threading.Thread(target=self._look, name="dcompute-requests", daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # a look that is under way is not waited for
+        self._over.set()
+
+    def _look(self) -> None:
+        while (reason := self._reader.cancel_reason()) is None:
+            if self._over.wait(self._every):
+                return
+        self._asked(reason)

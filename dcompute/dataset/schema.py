@@ -52,7 +52,9 @@ def declared(schema: Any) -> pa.Schema:
     else:
         try:
             found = pa.schema([_declared_field(one) for one in (schema.items() if isinstance(schema, Mapping) else schema)])
-        except TypeError:
+        except WorkloadError:
+            raise
+        except (TypeError, ValueError):
             raise WorkloadError(f'schema={schema!r}: say names and types, such as {{"path": "string", "size": "int64"}}') from None
     for name, times in Counter(found.names).items():
         if name in RESERVED:
@@ -86,6 +88,8 @@ def _declared_field(one: Any) -> pa.Field:
     if isinstance(one, str):
         raise TypeError
     name, type_ = one
+    if not isinstance(name, str):
+        raise WorkloadError(f"schema= has the name {name!r} ({type(name).__name__}): names of columns are text")
     try:
         return pa.field(name, type_ if isinstance(type_, pa.DataType) else _type_of(type_))
     except (pa.ArrowException, ValueError, TypeError, KeyError):

@@ -2,44 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
-from dcompute.dataset.entries import Action, Add, AddBatch, Adopted, Close, Entry, Hide, Open, Replace, RunInfo, Sent, SetSchema
+from dcompute.dataset.batches import Batches
+from dcompute.dataset.counted import CountedBatch, CountedPart
+from dcompute.dataset.entries import Action, Add, AddBatch, Adopted, Close, Entry, Hide, Open, Replace, RunInfo, Sent, SetSchema, Vacuum
+from dcompute.dataset.growing import Names, Positions
+from dcompute.dataset.tally import Tally
 from dcompute.errors import DatasetCorruptError
-from dcompute.records import ItemKey, split_batch_id
+from dcompute.records import ItemKey
+
+__all__ = ["POSITION_BITS", "CountedBatch", "CountedPart", "State", "fold"]
 
 #: A position in the log is ``entry number << POSITION_BITS | place of the action in its entry``: they compare as actions follow each other.
 POSITION_BITS = 24
-
-
-@dataclass(frozen=True, slots=True)
-class CountedBatch:
-    """A batch that was added."""
-
-    position: int  #: of the action that added it
-    batch: AddBatch
-
-    @property
-    def mark(self) -> str:
-        """The name of its attempts part."""
-        return f"attempts/{self.batch.id}.parquet"
-
-    @property
-    def epoch(self) -> int:
-        """The epoch that wrote it."""
-        return split_batch_id(self.batch.id)[1]
-
-
-@dataclass(frozen=True, slots=True)
-class CountedPart:
-    """A results part that counts."""
-
-    position: int  #: hides of a later position hit its rows
-    name: str
-    size: int  #: bytes
-    rows: int
-    left_out: tuple[ItemKey, ...] = ()  #: keys in it that do not count
 
 
 class State:
@@ -51,6 +28,8 @@ class State:
 
     def __init__(self) -> None:
         self.number = 0  #: of the last entry
+        self.checkpoint = 0  #: number of the checkpoint that it goes on from; 0: none
+        self.entry_id = ""  #: its random id
         self.at = 0.0  #: its time
         self.epoch = 0  #: the last one opened; 0: none
         self.driver: Open | None = None  #: who opened it
@@ -60,16 +39,29 @@ class State:
         self.settled: set[int] = set()  #: epochs of which nothing more will be added
         self.closed: set[int] = set()  #: those of them that their own drivers closed
         self.schema: str | None = None  #: of the results; None while there are none
-        self.batches: list[CountedBatch] = []  #: in the order in which they were added
-        self.hides: dict[ItemKey, int] = {}  #: position of the newest hide of a key, of either scope: for results
-        self.hides_all: dict[ItemKey, int] = {}  #: position of the newest hide of a key that ends attempt rows too
+        self.batches = Batches()  #: in the order in which they were added
+        self.hidden_at = 0  #: position of the newest hide; 0: nothing was ever hidden
         self.sent: dict[ItemKey, str] = {}  #: batch id of items sent at most once that have no outcome yet
-        self._sent_batches: dict[str, tuple[ItemKey, ...]] = {}
-        self._added: set[str] = set()
-        self._replaced: set[str] = set()
-        self._compacted: list[CountedPart] = []
+        self.sent_batches: dict[str, tuple[ItemKey, ...]] = {}  #: the keys of batches sent at most once that were not added yet
+        self.replaced = Names()  #: results parts that gave way to others
+        self.compacted: list[CountedPart] = []  #: what was written in their place, whether it still counts or not
+        self.vacuumed = 0  #: parts that this entry or an earlier one replaced may be gone; 0: all are there
+        self.positions = {"results": Positions(), "all": Positions()}  #: of the newest hide of a key, by what it ends
+        self.added = Names()  #: ids of the batches that count, and of those that they stand for
+        self.tally: Tally | None = Tally()  #: of the outcomes, as of some entry; None: too much failed, or was never counted
+        self.later_hides: list[tuple[int, tuple[ItemKey, ...]]] = []  #: positions and keys of the hides after that entry
         self._final: dict[ItemKey, int] = {}
         self._final_from = 0
+
+    @property
+    def hides(self) -> dict[ItemKey, int]:
+        """Position of the newest hide of a key, of either scope: for results."""
+        return self.positions["results"].mapping()
+
+    @property
+    def hides_all(self) -> dict[ItemKey, int]:
+        """Position of the newest hide of a key that ends attempt rows too."""
+        return self.positions["all"].mapping()
 
     @property
     def is_open(self) -> bool:
@@ -83,15 +75,15 @@ class State:
 
     def was_added(self, batch_id: str) -> bool:
         """Whether a batch counts, or one that stands for it."""
-        return batch_id in self._added
+        return batch_id in self.added
 
     def counted_parts(self) -> Iterator[CountedPart]:
         """The results parts that count, with the positions from which on hides hit them; compacted ones last."""
-        for counted in self.batches:
-            for part in counted.batch.results:
-                if part.name not in self._replaced:
-                    yield CountedPart(counted.position, part.name, part.size, part.rows, counted.batch.left_out)
-        yield from (part for part in self._compacted if part.name not in self._replaced)
+        for position, left_out, parts in self.batches.results():
+            for part in parts:
+                if part.name not in self.replaced:
+                    yield CountedPart(position, part.name, part.size, part.rows, left_out)
+        yield from (part for part in self.compacted if part.name not in self.replaced)
 
     def is_final(self, key: ItemKey) -> bool:
         """Whether the log calls a failure of this item final, and nothing came after it that hides it."""
@@ -103,12 +95,31 @@ class State:
 
     def totals(self) -> tuple[int, dict[str, int], int, float]:
         """Sums over all batches added: items succeeded, attempts failed by kind, rows, seconds of items. Hidden ones are in them."""
-        failed: dict[str, int] = {}
-        for counted in self.batches:
-            for kind, count in counted.batch.failed:
-                failed[kind] = failed.get(kind, 0) + count
-        added = [counted.batch for counted in self.batches]
-        return sum(b.succeeded for b in added), failed, sum(b.rows for b in added), sum(b.seconds for b in added)
+        from dcompute.dataset.columns import totals_of
+
+        return totals_of(self.batches.columns())
+
+    def counted_size(self) -> tuple[int, int]:
+        """Rows and bytes of the results parts that count; rows in them that are hidden too."""
+        from dcompute.dataset.columns import size_of
+
+        rows, size = size_of(self.batches.columns(), self.replaced.array())
+        compacted = [part for part in self.compacted if part.name not in self.replaced]
+        return rows + sum(part.rows for part in compacted), size + sum(part.size for part in compacted)
+
+    def keep_tally(self, tally: Tally | None) -> None:
+        """Go on from a tally of an entry that was read."""
+        self.tally = tally
+        last = self.number if tally is None else tally.number
+        self.later_hides = [hide for hide in self.later_hides if hide[0] >> POSITION_BITS > last]
+
+    def copy(self) -> State:
+        """One that stays as it is now."""
+        other = State.__new__(State)
+        for name, value in vars(self).items():
+            setattr(other, name, copy.copy(value))
+        other.positions = {scope: copy.copy(positions) for scope, positions in self.positions.items()}
+        return other
 
     def apply(self, entry: Entry) -> None:
         """Fold the next entry in.
@@ -122,7 +133,7 @@ class State:
             raise DatasetCorruptError(f"entry {entry.number} of the log cannot follow entry {self.number}")
         for place, action in enumerate(entry.actions):
             self._act(action, entry.number << POSITION_BITS | place)
-        self.number, self.at = entry.number, entry.at
+        self.number, self.entry_id, self.at = entry.number, entry.id, entry.at
 
     def _act(self, action: Action, position: int) -> None:  # noqa: C901  one branch an action
         match action:
@@ -142,11 +153,13 @@ class State:
                 self.schema = action.schema
             case Sent():
                 self.sent.update(dict.fromkeys(action.keys, action.batch))
-                self._sent_batches[action.batch] = action.keys
+                self.sent_batches[action.batch] = action.keys
             case RunInfo():
                 self.run_info = action
             case Replace():
                 self._replace(action)
+            case Vacuum():
+                self.vacuumed = max(self.vacuumed, action.until)
 
     def _open(self, action: Open) -> None:
         if action.epoch != self.epoch + 1:
@@ -159,11 +172,9 @@ class State:
 
     def _add(self, batch: AddBatch, position: int) -> None:
         # a batch counts once, and never beside one that stands for it
-        if batch.id in self._added or (batch.stands_for is not None and batch.stands_for in self._added):
+        if batch.id in self.added or (batch.stands_for is not None and batch.stands_for in self.added):
             return
-        self._added.add(batch.id)
-        if batch.stands_for is not None:
-            self._added.add(batch.stands_for)
+        self.added.update((batch.id,) if batch.stands_for is None else (batch.id, batch.stands_for))
         self.batches.append(CountedBatch(position, batch))
         if self.sent:
             self._resolve_sent(batch)
@@ -171,27 +182,31 @@ class State:
     def _resolve_sent(self, batch: AddBatch) -> None:
         # what was sent under one id may be written again under another, which stands for it
         sent_as = batch.stands_for or batch.id
-        keys = self._sent_batches.pop(sent_as, ())
-        held = [key for start, stop in batch.holds for key in keys[start:stop]]
-        for key in held:
+        # what its mark does not hold was not begun and never will be: no second execution of a batch begins, and none where a mark is
+        for key in self.sent_batches.pop(sent_as, ()):
             if self.sent.get(key) == sent_as:
                 del self.sent[key]
         for key in batch.final:
             self.sent.pop(key, None)
 
     def _hide(self, action: Hide, position: int) -> None:
-        self.hides.update(dict.fromkeys(action.keys, position))
+        hidden = dict.fromkeys(action.keys, position)
+        self.positions["results"].update(hidden)
         if action.scope == "all":
-            self.hides_all.update(dict.fromkeys(action.keys, position))
+            self.positions["all"].update(hidden)
+        if hidden:
+            self.hidden_at = position
+        if hidden and self.tally is not None:
+            self.later_hides.append((position, action.keys))
 
     def _replace(self, action: Replace) -> None:
         counting = {part.name for part in self.counted_parts()}
         if not counting.issuperset(action.parts):
             return
-        self._replaced.update(action.parts)
+        self.replaced.update(action.parts)
         # hides that the compaction had not read must still hit its rows
         position = ((action.read_at + 1) << POSITION_BITS) - 1
-        self._compacted.extend(CountedPart(position, part.name, part.size, part.rows) for part in action.by)
+        self.compacted.extend(CountedPart(position, part.name, part.size, part.rows) for part in action.by)
 
 
 def fold(entries: Iterable[Entry], state: State | None = None) -> State:

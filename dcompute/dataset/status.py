@@ -3,30 +3,43 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from datetime import datetime
 from html import escape
 from os import PathLike
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from dcompute.dataset import reading
-from dcompute.dataset.hiding import Hides
 from dcompute.dataset.lease import Process, read_heartbeat
 from dcompute.dataset.log import Log
 from dcompute.dataset.outcomes import iter_outcomes
+from dcompute.dataset.readable import Readable
 from dcompute.dataset.requests import post_request
 from dcompute.dataset.state import State, fold
 from dcompute.dataset.store import Store
-from dcompute.dataset.writer import open_dataset
+from dcompute.dataset.tallying import tallied
+from dcompute.dataset.writer import dataset_id, open_dataset
+from dcompute.errors import UsageError
 from dcompute.records import SUCCEEDED
+
+if TYPE_CHECKING:
+    from dcompute.dataset.archive import Copied
+    from dcompute.dataset.compaction import Compaction
+    from dcompute.dataset.deletion import Deletion
+    from dcompute.dataset.files import Files
+    from dcompute.dataset.frames import Reading
+    from dcompute.dataset.vacuum import Vacuumed
 
 #: A heartbeat from elsewhere as old as this (seconds, by two clocks) says that its driver is gone; for people, no decision rests on it.
 STALE_SECONDS = 60.0
 
+At = int | str | datetime | None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """How far a dataset is."""
+    """How far a dataset is; ``str()`` of it is for people."""
 
     url: str
     workload: str | None  #: name; None where no run has begun
@@ -44,8 +57,13 @@ class Status:
     runs: int  #: how many there were
     last_commit: float | None  #: seconds since 1970, on the clock of the driver
 
+    def __str__(self) -> str:
+        told = {field.name.replace("_", " "): _told(field.name, getattr(self, field.name)) for field in fields(self)}
+        width = max(map(len, told))
+        return "\n".join(f"{name:<{width}}  {text}" for name, text in told.items() if text)
 
-class Dataset:
+
+class Dataset(Readable):
     """One dataset to read.
 
     It shows the dataset as it was when it was first used; :meth:`refresh` reads what was committed since.
@@ -54,10 +72,13 @@ class Dataset:
     ----------
     store
         Where it is.
+    at
+        Number of an entry of the log: the dataset as it was then, for good; None: as it is.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, at: int | None = None) -> None:
         self._store = store
+        self._at = at
         self._state: State | None = None
 
     @property
@@ -66,47 +87,93 @@ class Dataset:
         return self._store.url
 
     @property
+    def at(self) -> int | None:
+        """Number of the last entry of the log that it shows, where it was opened as of an earlier time."""
+        return self._at
+
+    @property
     def state(self) -> State:
         """What its log says."""
         if self._state is None:
-            self._state = open_dataset(self._store)[1]
+            self._state = open_dataset(self._store, at=self._at)[1]
         return self._state
 
     def refresh(self) -> Dataset:
-        """This dataset as it is now."""
-        if self._state is not None:
+        """This dataset as it is now; one that was opened as of an earlier time stays as it is."""
+        if self._state is not None and self._at is None:
             fold(Log(self._store).read_all(self._state.number + 1), self._state)
         return self
 
     def status(self) -> Status:
-        """How far it is, as of now."""
-        return status_of(self._store, self.refresh().state)
+        """How far it is, as of now, or of the time at which it was opened."""
+        return status_of(self._store, self.refresh().state, is_past=self._at is not None)
 
-    def results(self, columns: Sequence[str] | None = None) -> Any:
-        """The results as a Dask dataframe: ``item_key``, ``key_kind`` and the columns that the workload returned.
+    def history(self) -> Any:
+        """What happened to it: a pandas dataframe with a row for each entry of its log.
+
+        Columns: ``number`` (a position for ``dc.open(url, at=...)``), ``time``, ``run``, ``what``, ``batches`` and in them ``succeeded``,
+        ``failed`` and ``rows``, ``hidden`` (keys of which earlier rows count no more), ``replaced`` (results parts).
+        """
+        from dcompute.dataset.history import history
+
+        return history(self._store, self._at)
+
+    def files(self) -> Files:
+        """The results parts that count, for any other tool, and whether they alone are the truth; the footer of each is read."""
+        from dcompute.dataset.files import files_of
+
+        self._refuse_removed()
+        return files_of(self._store, self.state)
+
+    def _results(self, columns: Sequence[str] | None, filters: Any, inputs: bool) -> Reading:
+        self._refuse_removed()
+        if not inputs:
+            return reading.reading_results(self._store, self.state, columns, filters)
+        from dcompute.dataset.inputs import with_inputs
+
+        return with_inputs(reading.reading_results(self._store, self.state), columns, filters)
+
+    def _attempts(self, columns: Sequence[str] | None, filters: Any) -> Reading:
+        return reading.reading_attempts(self._store, self.state, columns, filters)
+
+    def _failures(self, columns: Sequence[str] | None, filters: Any) -> Reading:
+        return reading.reading_failures(self._store, self.state, columns, filters)
+
+    def _relation(self, connection: Any) -> Any:
+        from dcompute.dataset.duck import relation
+
+        self._refuse_removed()
+        return relation(connection, self._store, self.state)
+
+    def reproduce(self, key: Any, workload: Any, *, params: Mapping[str, Any] | None = None, value: Any = ...) -> Any:
+        """Execute one item here, in this process, as its newest attempt was: with its seed and ``dc.current()``, for a debugger.
+
+        Nothing is written, and what the workload raises comes out as it is. No timeout, memory limit or child process guards it.
 
         Parameters
         ----------
-        columns
-            These only, in this order.
+        key
+            As the column ``item_key`` has it; or a pair of that and ``key_kind``.
+        workload
+            The function, class or workload: a dataset holds no code.
+        params
+            As in the run: the dataset holds their digest only, with which these are compared.
+        value
+            The input, where the key does not hold it: that of a table with a named index, or with ``key=``.
+
+        Returns
+        -------
+        object
+            What the workload returns; a list of what it yields.
+
+        Raises
+        ------
+        UsageError
+            There is no such item, the params are others, or the key does not hold the input.
         """
-        return reading.results(self._store, self.state, columns)
+        from dcompute.reproduction import MISSING, reproduce
 
-    def attempts(self, columns: Sequence[str] | None = None) -> Any:
-        """The attempts as a Dask dataframe, one row an attempt: outcome, error, host, cpu, memory, io, bottleneck."""
-        return reading.attempts(self._store, self.state, columns)
-
-    def failures(self, by: Literal["kind", "error", "host"] | None = None) -> Any:
-        """What failed at last: a Dask dataframe with one row a failed item, its newest attempt.
-
-        Parameters
-        ----------
-        by
-            Group by this; then a pandas dataframe with the number of items and an example.
-        """
-        if by is None:
-            return reading.failures(self._store, self.state)
-        return reading.failures_by(self._store, self.state, by)
+        return reproduce(self, key, workload, params=params, value=MISSING if value is ... else value)
 
     def cancel(self) -> str | None:
         """Ask the run that is at work to stop; its driver looks once a second.
@@ -116,14 +183,93 @@ class Dataset:
         str or None
             The run's id; None where no run is at work.
         """
+        self._refuse_past("cancel")
         state = self.refresh().state
         if not state.is_open or state.driver is None or driver_state(self._store, state) != "running":
             return None
         post_request(self._store, state.driver.run, {"do": "cancel"})
         return state.driver.run
 
+    def compact(self, *, all: bool = False, sort_by: str | None = None, client: Any = None) -> Compaction:
+        """Merge small results parts into files of about 128 MB; safe beside a run and readers.
+
+        Parameters
+        ----------
+        all
+            Each file is to have exactly the rows that count; after a :meth:`vacuum` the files alone are the truth then.
+        sort_by
+            A column by which the rows of each file are sorted.
+        client
+            A ``distributed.Client`` whose workers do it; else it is done here.
+        """
+        from dcompute.dataset.compaction import compact
+
+        self._refuse_past("compact")
+        done = compact(self._store, all=all, sort_by=sort_by, client=client)
+        self.refresh()
+        return done
+
+    def vacuum(self, retention: Any = "7 days", *, dry_run: bool = False) -> Vacuumed:
+        """Remove files that do not count any more; safe beside a run.
+
+        Parameters
+        ----------
+        retention
+            How long files stay for readers that began before: ``"7 days"``, or seconds.
+        dry_run
+            Only say which.
+        """
+        from dcompute.dataset.vacuum import vacuum
+
+        self._refuse_past("vacuum")
+        return vacuum(self._store, retention, dry_run=dry_run)
+
+    def delete(self, keys: Iterable[str | tuple[str, str]] | None = None, *, run: str | None = None) -> Deletion:
+        """Delete items: they count as never executed. Needs that no run is at work.
+
+        Parameters
+        ----------
+        keys
+            What ``item_key`` has; or pairs of that and ``key_kind``.
+        run
+            Id of a run: the items whose outcome is that run's.
+        """
+        from dcompute.dataset.deletion import delete
+
+        self._refuse_past("delete")
+        done = delete(self._store, keys, run=run)
+        self.refresh()
+        return done
+
+    def copy(self, to: str | PathLike[str], *, storage_options: Mapping[str, Any] | None = None) -> Copied:
+        """Copy what counts, now or as of the time it was opened at, to another place, as a dataset of its own; and back from there.
+
+        Parameters
+        ----------
+        to
+            A path or URL where there is no dataset.
+        storage_options
+            For fsspec, of that place.
+        """
+        from dcompute.dataset.archive import copy
+
+        self._refuse_removed()
+        return copy(self._store, Store.named(to, storage_options), self._at)
+
     def __repr__(self) -> str:
-        return f"<Dataset {self.url}>"
+        workload = self._state.workload if self._state is not None else None
+        when = f" as of entry {self._at}" if self._at is not None else ""
+        return f"<Dataset {self.url}{f' of {workload}' if workload else ''}{when}>"
+
+    def _refuse_past(self, verb: str) -> None:
+        if self._at is not None:
+            raise UsageError(f"{verb}(): this is {self.url} as of entry {self._at}, which nothing changes any more: open it without at=")
+
+    def _refuse_removed(self) -> None:
+        if self._at is not None:
+            from dcompute.dataset.history import refuse_removed
+
+            refuse_removed(self._store, self.state)
 
     def _repr_html_(self) -> str:
         found = self.status()
@@ -139,8 +285,30 @@ class Dataset:
         return f"<b>{escape(self.url)}</b><table>{cells}</table>"
 
 
-def open(url: str | PathLike[str], storage_options: Mapping[str, Any] | None = None) -> Dataset:
-    """The reading side of a dataset; needs no cluster.
+def _told(name: str, value: Any) -> str:
+    """A field of the status as people read it; "" for one that says nothing."""
+    if value is None or value in ("", {}):
+        return ""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{count:,} {kind}" for kind, count in value.items())
+    if name in ("last_commit", "driver_since"):
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value))
+    if name == "bytes":
+        return _size(value)
+    return str(value) if name == "driver_pid" or not isinstance(value, int) else f"{value:,}"
+
+
+def _size(count: int) -> str:
+    size = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def open(url: str | PathLike[str], storage_options: Mapping[str, Any] | None = None, *, at: At = None) -> Dataset:
+    """The reading side of one dataset; needs no cluster.
 
     Parameters
     ----------
@@ -148,18 +316,30 @@ def open(url: str | PathLike[str], storage_options: Mapping[str, Any] | None = N
         A local path or an fsspec URL.
     storage_options
         For fsspec: credentials, endpoint.
+    at
+        Read it as it was: the number of an entry of its log (see :meth:`Dataset.history`), or a time, as ``datetime`` or in ISO 8601,
+        local where it names no zone.
 
     Raises
     ------
     DatasetNotFoundError
         There is none.
+    UsageError
+        The URL names no place.
     """
-    dataset = Dataset(Store.at(url, storage_options or {}))
+    store = Store.named(url, storage_options)
+    if at is None:
+        dataset = Dataset(store)
+    else:
+        from dcompute.dataset.history import number_at
+
+        dataset_id(store)  # that there is one is said before anything about its log
+        dataset = Dataset(store, number_at(Log(store), at))
     _ = dataset.state  # says now what is wrong with it
     return dataset
 
 
-def status_of(store: Store, state: State) -> Status:
+def status_of(store: Store, state: State, *, is_past: bool = False) -> Status:
     """How far a dataset is.
 
     Parameters
@@ -168,27 +348,36 @@ def status_of(store: Store, state: State) -> Status:
         Where it is.
     state
         What its log says.
+    is_past
+        Whether it said so earlier: then a driver that had not closed its epoch was at work.
     """
-    failed = _failed_by_kind(store, state)
-    parts = list(state.counted_parts())
+    succeeded, tries, _, _ = state.totals()
+    tally = tallied(store, state)
+    failed = _failed_by_kind(store, state) if tally is None else tally.by_kind()
+    rows, size = state.counted_size()
     driver = state.driver if state.is_open else None
     return Status(
         url=store.url,
         workload=state.workload,
-        state=driver_state(store, state),
+        state=_state_then(state) if is_past else driver_state(store, state),
         run=state.driver.run if state.driver else None,
         driver_host=driver.host if driver else None,
         driver_pid=driver.pid if driver else None,
         driver_since=driver.at if driver else None,
-        succeeded=_succeeded(store, state),
+        succeeded=_succeeded(store, state) if tally is None else tally.succeeded,
         failed=sum(failed.values()),
         failed_by_kind=failed,
-        attempts=_attempts(state),
-        rows=sum(part.rows for part in parts),
-        bytes=sum(part.size for part in parts),
+        attempts=_attempts(store, state, succeeded + sum(tries.values())),
+        rows=rows,
+        bytes=size,
         runs=len({opened.run for opened in state.opened.values()}),
         last_commit=state.at or None,
     )
+
+
+def _attempts(store: Store, state: State, added: int) -> int:
+    # which rows a deletion ended only the attempts themselves say
+    return reading.attempts_arrow(store, state, ["item_key"]).num_rows if state.hides_all else added
 
 
 def driver_state(store: Store, state: State) -> Literal["idle", "running", "interrupted"]:
@@ -203,19 +392,15 @@ def driver_state(store: Store, state: State) -> Literal["idle", "running", "inte
     return "running" if alive else "interrupted"
 
 
+def _state_then(state: State) -> Literal["idle", "running"]:
+    return "running" if state.is_open else "idle"
+
+
 def _failed_by_kind(store: Store, state: State) -> dict[str, int]:
     kinds = reading.failures_arrow(store, state, ["kind"]).column("kind").value_counts().to_pylist()
     return {count["values"]: count["counts"] for count in sorted(kinds, key=lambda one: -one["counts"])}
 
 
-def _attempts(state: State) -> int:
-    return sum(counted.batch.succeeded + sum(count for _, count in counted.batch.failed) for counted in state.batches)
-
-
 def _succeeded(store: Store, state: State) -> int:
-    total = sum(counted.batch.succeeded for counted in state.batches)
-    hides = Hides.of(state.hides)
-    if not len(hides) or not total:
-        return total
     # what was hidden succeeded before: only the outcomes themselves say which of it did
     return sum(int((chunk.table.column("outcome").to_numpy() == SUCCEEDED).sum()) for chunk in iter_outcomes(store, state, columns=()))

@@ -6,23 +6,24 @@ lock of the process, S3, Azure and GCS by a conditional write (``remote.py``). A
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
+from dcompute.dataset.clients import PROTOCOLS, client_of, how_to_install, options_of
 from dcompute.dataset.disk import Disk
 from dcompute.dataset.names import new_id
-from dcompute.errors import StoreError
+from dcompute.errors import DcomputeError, MissingExtraError, StoreError, UsageError
+from dcompute.secrecy import hidden, secrets_in
 
 T = TypeVar("T")
 
 LOCAL = "file"
 MEMORY = "memory"
-#: What fsspec calls the object stores whose ``pipe_file(mode="create")`` is a conditional write.
-CONDITIONAL = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az"})
 
 
 class Backend(Protocol):
@@ -51,8 +52,9 @@ class Store:
     def __init__(self, url: str, protocol: str, storage_options: Mapping[str, Any]) -> None:
         self.url = url  #: with the protocol; a local one is an absolute path; never with a secret
         self.protocol = protocol  #: ``file``, ``memory``, ``s3``, ...
-        self.storage_options = dict(storage_options)  #: for fsspec; may hold secrets: never shown, never written
+        self.storage_options = dict(storage_options)  #: given by hand, before those of the settings; never shown, never written
         self._fs: Any = None
+        self._secrets: frozenset[str] = frozenset()
         self._backend: Backend | None = Disk(url) if protocol == LOCAL else None
 
     @classmethod
@@ -64,7 +66,7 @@ class Store:
         url
             A local path (made absolute, ``~`` is your home), or a URL that fsspec knows.
         storage_options
-            For fsspec: credentials, endpoint.
+            For fsspec: credentials, endpoint; they count before those of the settings (``dcompute.storage``).
 
         Raises
         ------
@@ -75,13 +77,37 @@ class Store:
         protocol, rest = _split(text)
         if protocol == LOCAL:
             return cls(os.path.abspath(Path(rest).expanduser()), LOCAL, {})  # noqa: PTH100  resolves "..", and no links
-        if protocol != MEMORY and protocol not in CONDITIONAL:
+        if protocol != MEMORY and protocol not in PROTOCOLS:
             raise StoreError(
                 f"{protocol}:// has no exclusive creation that dcompute has proved, so two drivers could overwrite each other's commits: "
                 "put the dataset on a local or shared disk, S3, Azure or Google storage"
             )
         _refuse_secrets(text)
         return cls(text.rstrip("/"), protocol, storage_options or {})
+
+    @classmethod
+    def named(cls, dataset: Any, storage_options: Mapping[str, Any] | None = None) -> Store:
+        """The storage that a person names as a dataset's place.
+
+        Raises
+        ------
+        UsageError
+            It names no place.
+        StoreError
+            It is a file, or as :meth:`at`.
+        """
+        try:
+            store = cls.at(dataset, storage_options)
+        except TypeError as error:
+            raise UsageError(
+                f"dataset={dataset!r} is no path and no URL: say where the outcomes are, such as 'results' or 's3://lab/flux'"
+            ) from error
+        if not str(dataset).strip():
+            raise UsageError(f"dataset={dataset!r} names no place: say a folder or a URL, such as 'results' or 's3://lab/flux'")
+        for path in (Path(store.url), *Path(store.url).parents) if store.is_local else ():
+            if os.path.isfile(path):  # noqa: PTH113  where nobody may look it is no file
+                raise StoreError(f"{path} is a file, and a dataset is a folder: name another place")
+        return store
 
     @property
     def is_local(self) -> bool:
@@ -92,6 +118,11 @@ class Store:
     def is_memory(self) -> bool:
         """In the memory of this process: other processes do not see it."""
         return self.protocol == MEMORY
+
+    @property
+    def requests(self) -> int:
+        """Requests made so far to an object store; 0 for a disk or memory."""
+        return int(getattr(self._backend, "requests", 0))
 
     @property
     def fs(self) -> Any:
@@ -158,6 +189,12 @@ class Store:
         """Copy a local file to a name that nobody else has; for good before this returns."""
         self._guard("write", name, lambda: self._files.upload(_local(local_path), name), new=True)
 
+    def upload_all(self, files: Sequence[tuple[str | os.PathLike[str], str]]) -> None:
+        """Copy local files to names that nobody else has, a few at once; after an error some of them are there."""
+        from dcompute.dataset.remote import together
+
+        together(lambda file: self.upload(*file), files)
+
     def write(self, name: str, data: bytes) -> None:
         """Create or replace a file at once, for hints: a power cut may bring back what was there."""
         self._guard("write", name, lambda: self._files.write(name, data), new=True)
@@ -182,7 +219,9 @@ class Store:
         name = f"probe-{new_id()}.json"
         first, second = b'{"probe": 1}\n', b'{"probe": 2}\n'
         try:
-            self.create(name, first)
+            # nobody else has this name: one that is there was made by a request whose answer was lost
+            with contextlib.suppress(FileExistsError):
+                self.create(name, first)
             try:
                 self.create(name, second)
             except FileExistsError:
@@ -208,19 +247,28 @@ class Store:
 
             fs = self.fs
             root = fs._strip_protocol(self.url)
-            self._backend = Memory(fs, root) if self.is_memory else Objects(fs, root)
+            self._backend = Memory(fs, root) if self.is_memory else Objects(client_of(self.protocol, fs), fs, root)
         return self._backend
 
     def _file_system(self) -> Any:
         import fsspec
 
-        options = {} if self.is_local else {"use_listings_cache": False, **self.storage_options}
-        return fsspec.filesystem(self.protocol, **options)
+        if self.is_local or self.is_memory:
+            return fsspec.filesystem(self.protocol)
+        from dcompute.config import storage_options
+
+        # asked for in each process: what the settings hold is in no task and in no pickle
+        options = {**storage_options(self.url), **self.storage_options}
+        self._secrets = secrets_in(options)
+        try:
+            return fsspec.filesystem(self.protocol, **options_of(self.protocol, options))
+        except ImportError as error:
+            raise MissingExtraError(how_to_install(self.protocol)) from error
 
     def _guard(self, verb: str, name: str, act: Callable[[], T], *, new: bool = False) -> T:
         try:
             return act()
-        except StoreError:
+        except DcomputeError:
             raise
         except FileExistsError as error:
             if new:
@@ -235,7 +283,7 @@ class Store:
 
     def _failed(self, verb: str, name: str, error: Exception) -> StoreError:
         where = f"{self.url}/{name}" if name else self.url
-        return StoreError(f"could not {verb} {where}: {_reason(error)}")
+        return StoreError(f"could not {verb} {where}: {hidden(_reason(error), self._secrets)}")
 
 
 def _split(text: str) -> tuple[str, str]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from dcompute.dataset.entries import Close, Entry, Open, Replace
+from dcompute.dataset.entries import Close, Entry, Open, Replace, Vacuum
 from dcompute.dataset.lease import Clock, Process, Watch, read_heartbeat
 from dcompute.dataset.log import Log
+from dcompute.dataset.requests import RequestReader
 from dcompute.dataset.state import State
 from dcompute.dataset.store import Store
-from dcompute.errors import DatasetBusy, DatasetMismatchError
+from dcompute.errors import DatasetBusy, DatasetMismatchError, RunCancelled
 
 _LOOK_EVERY = 1.0  # seconds
 
@@ -59,6 +60,8 @@ class Succession:
 
         Raises
         ------
+        RunCancelled
+            The driver that is waited for is asked to end meanwhile: whoever cancels what is at work on a dataset knows of no other run.
         DatasetBusy
             It lives.
         """
@@ -66,12 +69,16 @@ class Succession:
         if driver is None:
             return
         watch = Watch(self._store, driver.run, self._clock)
+        requests = RequestReader(self._store, driver.run)
+        requests.skip()
         while state.is_open and (alive := self._is_alive(driver)) is not False:
             if alive or watch.has_changed():
                 raise busy(self._store, driver)
             if (entry := log.read(state.number + 1)) is not None:
                 self.read_on(state, entry)
                 continue
+            if (reason := requests.cancel_reason()) is not None:
+                raise RunCancelled(f"the run was cancelled while it waited for the dataset ({reason}). To go on, run the same line again")
             left = watch.seconds_left()
             if left <= 0:
                 return
@@ -88,8 +95,9 @@ class Succession:
         """
         state.apply(entry)
         opened = any(isinstance(action, Open) for action in entry.actions)
-        worked = not all(isinstance(action, Replace | Close) for action in entry.actions)
-        if state.driver is not None and (opened or (worked and not takeover)):
+        worked = not all(isinstance(action, Replace | Vacuum | Close) for action in entry.actions)
+        # an entry after a close that opens nothing is no driver's: somebody deleted
+        if state.driver is not None and (opened or (worked and state.is_open and not takeover)):
             raise busy(self._store, state.driver)
 
     def _is_alive(self, driver: Open) -> bool | None:

@@ -11,12 +11,13 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from dcompute.dataset.adoption import Adopting, IsFinal, JoinSchemas, ReadMark, Rewrite
+from dcompute.dataset.checkpoint import Checkpoints, read_state
 from dcompute.dataset.entries import FORMAT, Action, Add, Close, Entry, Hide, Open
 from dcompute.dataset.lease import Clock, Heartbeat, Process, Pulse
 from dcompute.dataset.log import Log, LostRace
 from dcompute.dataset.names import ATTEMPTS, DATASET, is_run_id, new_id
 from dcompute.dataset.requests import RequestReader, post_request
-from dcompute.dataset.state import State, fold
+from dcompute.dataset.state import State
 from dcompute.dataset.store import Store
 from dcompute.dataset.succession import Succession, refuse_other_workload
 from dcompute.errors import DatasetCorruptError, DatasetNotFoundError, DatasetTakenOver, InternalError, StoreError, UsageError
@@ -27,7 +28,7 @@ __all__ = ["RequestReader", "Writer", "open_dataset", "post_request"]
 _NOTE_END_EVERY = 32  # entries
 
 
-def open_dataset(store: Store, create: bool = False) -> tuple[str, State]:
+def open_dataset(store: Store, create: bool = False, at: int | None = None) -> tuple[str, State]:
     """The id of a dataset and what its log says.
 
     Parameters
@@ -36,6 +37,8 @@ def open_dataset(store: Store, create: bool = False) -> tuple[str, State]:
         Where it is.
     create
         Whether to create it where there is none, after the storage has proved that it honours exclusive creation.
+    at
+        Number of the last entry to read; None: all of them.
 
     Raises
     ------
@@ -44,12 +47,17 @@ def open_dataset(store: Store, create: bool = False) -> tuple[str, State]:
     StoreError
         The storage failed, or cannot be trusted.
     """
+    return dataset_id(store, create), read_state(store, at)
+
+
+def dataset_id(store: Store, create: bool = False) -> str:
+    """The id of a dataset; see :func:`open_dataset`."""
     data = store.read_or_none(DATASET)
     if data is None and create:
         data = _create(store)
     if data is None:
         raise DatasetNotFoundError(f"there is no dataset at {store.url}. Is the path right? dc.map makes one when it first runs")
-    return _dataset_id(store, data), fold(Log(store).read_all())
+    return _id_in(store, data)
 
 
 class Writer:
@@ -70,6 +78,7 @@ class Writer:
         self.epoch = state.epoch
         self.misfits: tuple[str, ...] = ()  #: batches that :meth:`adopt` had to leave behind
         self._log = log
+        self._checkpoints = Checkpoints(log, state.checkpoint)
         self._heartbeat = Heartbeat(store, self.run, clock)
         self._pending: tuple[tuple[Action, ...], str] | None = None
         self._pulse: Pulse | None = None
@@ -139,6 +148,8 @@ class Writer:
             The dataset belongs to another workload.
         DatasetBusy
             Another driver is alive, or opened the epoch at the same moment.
+        RunCancelled
+            While a lease had to run out, its driver was asked to end.
         """
         if not is_run_id(run):
             raise UsageError(f"{run!r} cannot be the id of a run: use letters, digits, '-', '_' and '.'")
@@ -262,6 +273,7 @@ class Writer:
         """Settle the epoch: nothing is in flight, and nothing more will be committed."""
         if self._ended is None:
             self._commit((Close(epoch=self.epoch),))
+            self._checkpoints.close(self.state)
             self._note_end()
             self._end("closed")
 
@@ -286,10 +298,14 @@ class Writer:
                 entry = self._log.append(self.state.number + 1, actions, entry_id)
             except LostRace as race:
                 self._read_on(race.entry)
+            except DatasetCorruptError:
+                self._end("ended")
+                raise
             else:
                 break
         self._pending = None
         self.state.apply(entry)
+        self._checkpoints.note(self.state)
         if entry.number % _NOTE_END_EVERY == 0:
             self._note_end()
         return entry.number
@@ -376,7 +392,7 @@ def _create(store: Store) -> bytes:
     return store.read(DATASET)
 
 
-def _dataset_id(store: Store, data: bytes) -> str:
+def _id_in(store: Store, data: bytes) -> str:
     try:
         about = json.loads(data)
         (major, _), dataset = about["format"], about["id"]

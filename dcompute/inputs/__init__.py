@@ -5,6 +5,7 @@ Inputs that can be counted, and read again, say how many they are; all others ar
 
 from __future__ import annotations
 
+import logging
 import pickle
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,12 +18,15 @@ import numpy.typing as npt
 
 from dcompute.errors import InputError, KeyDerivationError, ValueTooLargeError
 from dcompute.garbage import uncollected
+from dcompute.inputs.lazy import Finder, is_lazy
 from dcompute.inputs.listing import Files
-from dcompute.inputs.sources import Bunch, Frame, Grid, Partitions, Source, Stream, Values
-from dcompute.keys import derive, derive_many, digest_of, fingerprint
+from dcompute.inputs.sources import Bunch, Frame, Grid, Partitions, Source, Stream, Values, check_index
+from dcompute.keys import derive, derive_many, digest_of, fingerprint, uncomparable
 from dcompute.records import Item, ItemKey
 
 __all__ = ["Files", "Grid", "Inputs", "files", "grid"]
+
+log = logging.getLogger("dcompute.inputs")
 
 #: Bytes that a value may take when it is sent.
 LARGEST_VALUE = 1_000_000
@@ -77,7 +81,8 @@ class Inputs:
     def __init__(self, source: Source, key: Callable[[Any], Any] | str | None = None) -> None:
         self._source = source
         self._key = _key_function(key, source)
-        self._known_types: set[type] = set()
+        self._lazy = Finder()
+        self._is_told = False  # that changes of some inputs cannot be seen
 
     @classmethod
     def of(cls, inputs: Any, key: Callable[[Any], Any] | str | None = None) -> Inputs:
@@ -114,6 +119,10 @@ class Inputs:
         """What they are, for a person."""
         return self._source.describe()
 
+    def why_none(self) -> str:
+        """Where there are none: what to look at."""
+        return self._source.why_none()
+
     def __iter__(self) -> Iterator[Item]:
         """The items in their order; of a stream each as it comes.
 
@@ -147,7 +156,7 @@ class Inputs:
             try:
                 plain = roots if set(map(type, roots)) <= {str, int} else [_plain(root) for root in roots]
             except KeyDerivationError:
-                self._refuse_lazy(bunch.values)
+                self._lazy.refuse(bunch.values)
                 self._derive_and_tell(roots, positions)
                 raise
             yield np.fromiter(map(hash, plain), dtype=np.int64, count=len(plain)).view(np.uint64)
@@ -156,7 +165,7 @@ class Inputs:
 
     def _items(self, bunch: Bunch, positions: Sequence[int]) -> list[Item]:
         values = bunch.values
-        self._refuse_lazy(values)
+        self._lazy.refuse(values)
         roots = self._roots(bunch, positions)
         try:
             keys, prints = derive_many(roots)
@@ -166,6 +175,9 @@ class Inputs:
             prints = list(bunch.stamps)
         elif roots is not values:
             prints = [fingerprint(value) for value in values]
+            if not (self._is_told or all(prints)):
+                place = prints.index("")
+                self._tell_unseen(values[place], positions[place], keys[place])
         sizes = _sizes(values, positions)
         if max(sizes, default=0) > LARGEST_VALUE:
             place = next(place for place, size in enumerate(sizes) if size > LARGEST_VALUE)
@@ -173,6 +185,18 @@ class Inputs:
         make = Item._make
         with uncollected():
             return [make(parts) for parts in zip(keys, values, prints, positions, sizes, _no(len(values)), strict=True)]
+
+    def _tell_unseen(self, value: Any, position: int, key: ItemKey) -> None:
+        self._is_told = True
+        log.warning(
+            "changes of these inputs cannot be seen: input %s (from 0) with key %r holds a %s, which cannot be compared from run to run; "
+            "once finished, such an item stays as it is. Pass plain data (text, numbers, dates, lists, dicts, arrays, dataframes) or a "
+            "path and build the object in the workload, or declare a version= and change it with the inputs",
+            f"{position:,}",
+            _short(key.text),
+            uncomparable(value),
+            extra={"action": "inputs_unseen"},
+        )
 
     def _one_by_one(self, values: Iterator[Any]) -> Iterator[Item]:
         own_key = self._key is not None
@@ -195,6 +219,8 @@ class Inputs:
         for place, value in enumerate(bunch.values):
             try:
                 found.append(self._key(value))
+            except InputError as error:
+                raise InputError(f"input {positions[place]:,} (from 0): {error.message}") from None
             except Exception as error:
                 raise InputError(f"key= raised {type(error).__name__}: {error} for input {positions[place]:,} (from 0)") from error
         return found
@@ -205,17 +231,11 @@ class Inputs:
             try:
                 derive(root)
             except KeyDerivationError as error:
-                raise KeyDerivationError(f"input {positions[place]:,} (from 0): {error.message}") from None
+                what = f"input {positions[place]:,} (from 0)"
+                if self._key is not None:
+                    raise KeyDerivationError(f"{what}: key= gives {_short(repr(root))}, and has to give a text or a number") from None
+                raise KeyDerivationError(f"{what}: {error.message}") from None
         return derive_many(roots)
-
-    def _refuse_lazy(self, values: Sequence[Any]) -> None:
-        kinds = set(map(type, values))
-        if kinds <= self._known_types:
-            return
-        for value in values:
-            if type(value) not in self._known_types:
-                _refuse_lazy(value)
-                self._known_types.add(type(value))
 
 
 def _no(count: int) -> list[bool]:
@@ -233,21 +253,42 @@ def _plain(root: Any) -> Any:
 
 
 def _key_function(key: Any, source: Source) -> Callable[[Any], Any] | None:
+    levels = source.levels if isinstance(source, (Frame, Partitions)) else ()
+    if key is None:
+        check_index(levels)
     if key is None or (callable(key) and not isinstance(key, str)):
         return key
     if not isinstance(key, str):
         raise InputError(f"key={key!r}: say a function of the value, or the name of a column")
+    if key in levels and _is_index(key, levels, source.names or ()):
+        return None
+    if isinstance(source, Files):
+        raise InputError(f"key={key!r}: files have no columns, and are known by their paths: leave it out, or give a function of the path")
     if source.names is not None and key not in source.names:
-        if isinstance(source, Frame) and source.key_names == (key,):
-            return None
         raise InputError(f"key={key!r}: there is no such column; there are {', '.join(source.names)}")
 
     def member(value: Any) -> Any:
         if not isinstance(value, Mapping):
-            raise InputError(f"key={key!r} names a member of each input, and this one is a {type(value).__name__}: give a function")
+            raise InputError(f"key={key!r} names a member of each input, and this one is of type {type(value).__name__}: give a function")
+        if key not in value:
+            raise InputError(f"key={key!r} names a member of each input, and this one has {', '.join(map(str, value)) or 'none'}")
         return value[key]
 
     return member
+
+
+def _is_index(key: str, levels: Sequence[Any], columns: Sequence[str]) -> bool:
+    """Whether a name that an index has means all of the index."""
+    if key in columns:
+        raise InputError(
+            f"key={key!r}: the table has a column and an index of this name, which may differ: rename one, as with .rename_axis()"
+        )
+    if len(levels) > 1:
+        raise InputError(
+            f"key={key!r}: this is one of the {len(levels)} levels of the index, which give the keys together: leave key= out, or make it "
+            f"a column with .reset_index({key!r})"
+        )
+    return True
 
 
 # ------------------------------------------------------------------------------------------------------------------------- sizes
@@ -288,11 +329,14 @@ def _size_by_value(value: Any, position: int) -> int:
 
 
 def _too_large(size: int, position: int, key: ItemKey) -> ValueTooLargeError:
-    text = key.text if len(key.text) <= 80 else f"{key.text[:77]}..."
     return ValueTooLargeError(
-        f"input {position:,} (from 0) with key {text!r} has {size / 1e6:,.1f} MB, and at most {LARGEST_VALUE / 1e6:g} MB go through the "
-        "scheduler: pass a path and read it in the workload"
+        f"input {position:,} (from 0) with key {_short(key.text)!r} has {size / 1e6:,.1f} MB, and at most {LARGEST_VALUE / 1e6:g} MB go "
+        "through the scheduler: pass a path and read it in the workload"
     )
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 # ----------------------------------------------------------------------------------------------------------------------- sources
@@ -308,9 +352,8 @@ def _source(inputs: Any) -> Source:
     table = _table(inputs)
     if table is not None:
         return table
-    _refuse_lazy(inputs)
-    if isinstance(inputs, (list, tuple)) and inputs:
-        _refuse_lazy(inputs[0])
+    first = inputs[:1] if isinstance(inputs, (list, tuple)) else ()
+    Finder().refuse([inputs] if is_lazy(inputs) else first)
     if isinstance(inputs, (list, tuple, range)) or _is_array(inputs):
         return Values(inputs)
     # a set has no numbered members, a sequence of somebody's own may have slow ones
@@ -354,17 +397,3 @@ def _is_array(inputs: Any) -> bool:
 def _is_series(inputs: Any) -> bool:
     pandas = sys.modules.get("pandas")
     return pandas is not None and isinstance(inputs, (pandas.Series, pandas.Index))
-
-
-def _refuse_lazy(value: Any) -> None:
-    """Refuse what stands for a value that is not there yet."""
-    kind = type(value)
-    modules = {base.__module__.partition(".")[0] for base in kind.__mro__}
-    if any(base.__name__ == "Future" for base in kind.__mro__):
-        line = "client.gather(inputs)" if "distributed" in modules else "[future.result() for future in inputs]"
-        raise InputError(f"inputs has a future, whose value lies on a worker: pass {line}, or make its work a part of the workload")
-    if "dask" in modules and hasattr(value, "__dask_graph__"):
-        raise InputError(
-            f"inputs has a {kind.__module__}.{kind.__qualname__}, which is not computed yet: pass dask.compute(*inputs) for a list of "
-            "them, inputs.compute() for one, or make its work a part of the workload"
-        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -31,7 +32,8 @@ class Files:
     distinct = True
 
     def __init__(self, patterns: str | PurePath | Iterable[str | PurePath], storage_options: Mapping[str, Any] | None = None) -> None:
-        given = [patterns] if isinstance(patterns, (str, PurePath)) else list(patterns)
+        is_one = isinstance(patterns, (str, bytes, PurePath)) or not isinstance(patterns, Iterable)
+        given: list[Any] = [patterns] if is_one else list(patterns)  # type: ignore[arg-type]
         for pattern in given:
             if not isinstance(pattern, (str, PurePath)) or not str(pattern):
                 raise InputError(f"files({pattern!r}): say a path, a URL or a pattern such as 'raw/*.csv'")
@@ -79,6 +81,11 @@ class Files:
         """Their number and patterns."""
         return f"{self.count:,} files of {', '.join(self._patterns[:3])}{' ...' if len(self._patterns) > 3 else ''}"
 
+    def why_none(self) -> str:
+        """What to look at where nothing matches."""
+        patterns = f"{', '.join(map(shown, self._patterns[:3]))}{' ...' if len(self._patterns) > 3 else ''}"
+        return f"no file matches {patterns}: {'; '.join(dict.fromkeys(map(_advice, self._places[:3])))}" if self._places else "no patterns"
+
     def __len__(self) -> int:
         return self.count
 
@@ -104,6 +111,20 @@ def _missing(path: str, *, is_folder: bool) -> InputError:
             f"{path} is a folder: say which of its files are meant, such as {path.rstrip('/')}/* or {path.rstrip('/')}/**/*.csv"
         )
     return InputError(f"there is no file {shown(path)}")
+
+
+def _advice(pattern: str) -> str:
+    path = _local_path(pattern)
+    if path is None:
+        return f"check {shown(pattern)}, and that its storage shows you these files"
+    fixed = re.split(r"[*?\[]", path, maxsplit=1)[0]
+    folder = Path(fixed if fixed.endswith("/") else os.path.dirname(fixed))  # noqa: PTH120
+    while not folder.is_dir():
+        if not folder.parent.is_dir():
+            folder = folder.parent
+            continue
+        return f"there is no folder {folder}"
+    return f"check the spelling, and what is in {folder}{'' if '**' in path else '; ** looks into the folders below too'}"
 
 
 # ------------------------------------------------------------------------------------------------------------------------- local
@@ -142,7 +163,9 @@ def _remote(pattern: str, options: Mapping[str, Any]) -> Iterator[tuple[str, byt
     if "::" in pattern:
         raise InputError(f"files({shown(repr(pattern))}): one file system within another is not listed; list the URLs and pass them")
     try:
-        yield from _listed_by(pattern, options)
+        from dcompute.config import storage_options
+
+        yield from _listed_by(pattern, {**storage_options(pattern), **options})
     except InputError:
         raise
     except ImportError as error:

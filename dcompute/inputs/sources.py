@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 from dcompute.errors import InputError, InternalError, KeyDerivationError
 from dcompute.keys import derive
+from dcompute.summary import counted
 
 
 class Bunch(NamedTuple):
@@ -43,6 +44,9 @@ class Source(Protocol):
     def describe(self) -> str:
         """What it is, for a person."""
 
+    def why_none(self) -> str:
+        """Where it has no values: what to look at."""
+
 
 class Values:
     """A sequence of values."""
@@ -67,6 +71,8 @@ class Values:
         """Its type and length."""
         return f"a {type(self._values).__name__} of {self.count:,}"
 
+    why_none = describe
+
 
 class Stream:
     """Values that come once, one after another."""
@@ -88,6 +94,10 @@ class Stream:
     def describe(self) -> str:
         """That it is one."""
         return "a stream"
+
+    def why_none(self) -> str:
+        """It may have been read before."""
+        return "nothing came; a generator, an iterator or a pipe gives its values only once"
 
 
 class Grid:
@@ -130,6 +140,8 @@ class Grid:
         """Its axes."""
         return f"a grid of {' x '.join(f'{len(values):,} {name}' for name, values in self._axes.items())} = {self.count:,}"
 
+    why_none = describe
+
     def __len__(self) -> int:
         return self.count
 
@@ -149,18 +161,14 @@ class Frame:
     def __init__(self, frame: Any) -> None:
         self._frame = frame
         self.names: tuple[str, ...] = column_names(frame.columns)
-        self._has_keys = all(name is not None for name in frame.index.names)
+        self.levels: tuple[Any, ...] = tuple(frame.index.names)
+        self._has_keys = all(name is not None for name in self.levels)
         self.count = len(frame)
 
     @property
     def distinct(self) -> bool:
         """Whether it has a named index without repetitions."""
         return self._has_keys and bool(self._frame.index.is_unique)
-
-    @property
-    def key_names(self) -> tuple[str, ...]:
-        """Names of its index."""
-        return tuple(self._frame.index.names) if self._has_keys else ()
 
     def bunches(self, size: int) -> Iterator[Bunch]:
         """Its rows from the top."""
@@ -180,7 +188,9 @@ class Frame:
 
     def describe(self) -> str:
         """Its shape."""
-        return f"a table of {self.count:,} rows with {len(self.names)} columns"
+        return f"a table of {counted(self.count, 'row')} with {counted(len(self.names), 'column')}"
+
+    why_none = describe
 
 
 class Partitions:
@@ -191,6 +201,7 @@ class Partitions:
     def __init__(self, frame: Any) -> None:
         self._frame = frame
         self.names: tuple[str, ...] = column_names(frame.columns)
+        self.levels: tuple[Any, ...] = tuple(frame._meta.index.names)
 
     def bunches(self, size: int) -> Iterator[Bunch]:
         """Rows of one partition after another."""
@@ -203,7 +214,25 @@ class Partitions:
 
     def describe(self) -> str:
         """Its shape."""
-        return f"a Dask dataframe of {self._frame.npartitions:,} partitions with {len(self.names)} columns"
+        return f"a Dask dataframe of {counted(self._frame.npartitions, 'partition')} with {counted(len(self.names), 'column')}"
+
+    why_none = describe
+
+
+def check_index(levels: Sequence[Any]) -> None:
+    """Refuse an index of several levels that gives no keys: rows would be told apart by their values alone.
+
+    Raises
+    ------
+    InputError
+        Some of its levels have no name.
+    """
+    if len(levels) > 1 and None in levels:
+        named = ", ".join("(no name)" if level is None else repr(level) for level in levels)
+        raise InputError(
+            f"the table's index has the levels {named}, and without a name it gives no keys: name all of them with "
+            ".rename_axis([...]), pass key=, or drop them with .reset_index(drop=True)"
+        )
 
 
 def column_names(columns: Any) -> tuple[str, ...]:

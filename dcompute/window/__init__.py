@@ -10,13 +10,13 @@ Pure: events in, instructions out, time is an argument. It starts nothing, waits
 
 from __future__ import annotations
 
-from dcompute.window.events import CancelAll, Capacity, Ended, Event, Lost, MarkFound, NoMark, Offered, SetupFailed, Started, Tick
+from dcompute.window.events import CancelAll, Capacity, Ended, Event, Lost, MarkFound, Misfit, NoMark, Offered, SetupFailed, Started, Tick
 from dcompute.window.instructions import Drop, End, Instruction, LookForMark, Measure, Notice, Record, Send, Settled, Take, Try
 from dcompute.window.machine import Window
 from dcompute.window.settings import Counts, WindowConfig
 
 __all__ = [
     "CancelAll", "Capacity", "Counts", "Drop", "End", "Ended", "Event", "Instruction", "LookForMark", "Lost", "MarkFound", "Measure",
-    "NoMark", "Notice", "Offered", "Record", "Send", "Settled", "SetupFailed", "Started", "Take", "Tick", "Try", "Window",
+    "Misfit", "NoMark", "Notice", "Offered", "Record", "Send", "Settled", "SetupFailed", "Started", "Take", "Tick", "Try", "Window",
     "WindowConfig",
 ]  # fmt: skip

@@ -80,6 +80,7 @@ class Core:
         """A batch is no longer in flight, or no longer looked for."""
         if batch.where == "out":
             del self.out[batch.number]
+            self.unpair(batch)
             self.slots.remove(batch)
             self.running -= len(batch.tries)
         elif batch.where == "looking":
@@ -87,6 +88,17 @@ class Core:
         elif batch.where == "waiting":
             self.queues.withdraw(batch)
         batch.where = "landed"
+
+    def unpair(self, batch: Batch) -> None:
+        """The twin of a batch, where it has one, is no longer in flight."""
+        if batch.twin is not None:
+            self.slots.remove(batch.twin)
+            batch.twin = None
+
+    @property
+    def placed(self) -> list[Batch]:
+        """What takes room: batches in flight, and their twins."""
+        return [*self.out.values(), *(batch.twin for batch in self.out.values() if batch.twin is not None)]
 
     def look(self, batch: Batch) -> None:
         """Ask for the mark of a batch that is no longer in flight."""
@@ -130,6 +142,11 @@ class Core:
             )
             self.stop(End("item", text, tried, failure))
 
+    def turn(self, tried: Try, failure: Failure) -> None:
+        """An item that had succeeded failed finally after all."""
+        self.succeeded -= 1
+        self.fail(tried, failure)
+
     @property
     def failures(self) -> int:
         """Items that failed finally."""
@@ -161,7 +178,7 @@ class Core:
                 self.look(batch)
         # A batch that no worker took up will write nothing: its mark, if there is one, is there now.
         if self.config.idempotent:
-            self._look_at(batch for batch in flying if not batch.started)
+            self._look_at(batch for batch in flying if not batch.begun)
         else:
             # What began only now must not be taken for lost: it tells that it came to nothing.
             self.unstarted = self.now + _HEARD_BY

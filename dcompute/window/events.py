@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from dcompute.records import Item, Receipt, Request
+from dcompute.records import Failure, Item, Receipt, Request
+from dcompute.window.instructions import Try
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class Started:
 
     batch: int
     worker: str
+    again: int | None = None  #: ``Send.again`` of the task; None: the only one in flight
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +49,17 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """The task that :class:`~dcompute.window.Send` made last for this batch ended without a receipt.
+    """A task that :class:`~dcompute.window.Send` made for this batch ended without a receipt.
 
-    Tasks that a later ``Send`` of the same batch replaced are not reported. Dropped ones need not be; one that is (its worker says that it
-    wrote nothing) spares a stopped run the time in which receipts are waited for.
+    Tasks that a later ``Send`` of the same batch replaced (one that is no twin) are not reported. Dropped ones need not be; one that is
+    (its worker says that it wrote nothing) spares a stopped run the time in which receipts are waited for.
     """
 
     batch: int
     worker: str | None = None  #: where it was lost, if known
     times: int = 1  #: workers that died with it
     at_work: int | None = None  #: index of the item that was executing, if known
+    again: int | None = None  #: ``Send.again`` of the task; None: the only one in flight
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,7 @@ class SetupFailed:
 
     batch: int
     text: str
+    again: int | None = None  #: ``Send.again`` of the task; None: the only one in flight
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,14 @@ class NoMark:
 
 
 @dataclass(frozen=True, slots=True)
+class Misfit:
+    """Items of a settled batch failed finally after all: the dataset has no room for their rows. Counts after the end too."""
+
+    tries: Sequence[Try]  #: of the batch
+    failures: Sequence[Failure]  #: of items that had succeeded; their indexes are places in ``tries``
+
+
+@dataclass(frozen=True, slots=True)
 class CancelAll:
     """Stop: send nothing more, keep what workers still write."""
 
@@ -95,4 +107,4 @@ class Tick:
     """Nothing but time has passed; due at :meth:`Window.wake_at`."""
 
 
-Event = Offered | Capacity | Started | Ended | Lost | SetupFailed | MarkFound | NoMark | CancelAll | Tick
+Event = Offered | Capacity | Started | Ended | Lost | SetupFailed | MarkFound | NoMark | Misfit | CancelAll | Tick

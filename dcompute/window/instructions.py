@@ -28,10 +28,11 @@ class Send:
     request: Request
     tries: tuple[Try, ...]
     alone_on: str | None = None  #: the one worker that may execute it, empty of our batches now
-    again: int = 0  #: how often it went out before
+    again: int = 0  #: how often it went out before, twins included: tells the tasks of one batch apart
     avoid: tuple[str, ...] = ()  #: workers that must not execute it: kept free for others, or where it was lost
     exclude: tuple[int, ...] = ()  #: indexes not to execute: a late mark settled them (``BatchSpec.exclude``)
-    only_on: str | None = None  #: the one worker that has room for it, where nobody but the window counts
+    only_on: str | None = None  #: the one worker that has room for it: of a twin, or where nobody but the window counts
+    twin: bool = False  #: a second task beside the one in flight; the first receipt of either settles the batch
 
     @property
     def alone(self) -> bool:
@@ -89,9 +90,10 @@ class LookForMark:
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """Cancel the task of this batch. Its receipt, should one come, is still to be told; its loss is not."""
+    """Cancel the tasks of this batch. A receipt, should one come, is still to be told; their loss is not."""
 
     batch: int
+    again: int | None = None  #: only the task of that ``Send``: its twin goes on
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,12 @@ import random
 from dcompute.records import Receipt, Request
 from dcompute.retry import Retry
 from dcompute.window.core import Core
-from dcompute.window.events import CancelAll, Capacity, Ended, Event, Lost, MarkFound, NoMark, Offered, SetupFailed, Started, Tick
+from dcompute.window.events import CancelAll, Capacity, Ended, Event, Lost, MarkFound, Misfit, NoMark, Offered, SetupFailed, Started, Tick
 from dcompute.window.instructions import Drop, End, Instruction
 from dcompute.window.sending import Sender
 from dcompute.window.settings import Counts, WindowConfig
 from dcompute.window.settling import Settler
+from dcompute.window.twins import Twins
 
 
 class Window:
@@ -32,6 +33,7 @@ class Window:
         self._core.queues.of(config.request)
         self._settler = Settler(self._core)
         self._sender = Sender(self._core)
+        self._twins = Twins(self._core)
         self._over = False
 
     @property
@@ -56,13 +58,14 @@ class Window:
         """
         core = self._core
         if self._over:
-            return []
+            return self._amend(event)
         core.now = max(core.now, now)
         self._take_in(event)
         core.overdue()
         self._sender.take()
         self._sender.fill()
         self._sender.take()
+        self._twins.send()
         self._finish()
         return core.answer()
 
@@ -73,7 +76,8 @@ class Window:
             return None
         if core.end is not None:
             return core.deadline if core.unstarted is None else core.unstarted
-        times = [core.queues.later.next_due(), core.pause.due if core.pause.probe is None else None, *self._sender.waits()]
+        times = [core.queues.later.next_due(), core.pause.due if core.pause.probe is None else None, self._twins.due]
+        times += self._sender.waits()
         return min((time for time in times if time is not None and time > core.now), default=None)
 
     def counts(self) -> Counts:
@@ -90,10 +94,12 @@ class Window:
                 self._ended(number, receipt)
             case Offered():
                 self._offered(event)
-            case Started(number, worker):
-                self._started(number, worker)
+            case Started():
+                self._started(event)
             case Capacity():
                 self._capacity(event)
+            case Misfit():
+                self._settler.misfit(event)
             case CancelAll(reason):
                 self._core.stop(End("cancelled", reason))
             case Tick():
@@ -105,10 +111,12 @@ class Window:
         batch = self._core.batches.get(event.batch)
         if batch is None:
             return
+        if batch.where == "out" and isinstance(event, Lost | SetupFailed) and self._twins.survives(batch, event):
+            return
         match event:
             case Lost() if batch.where == "out":
                 self._settler.lose(batch, event)
-            case SetupFailed(_, text) if batch.where == "out":
+            case SetupFailed(text=text) if batch.where == "out":
                 self._settler.setup_failed(batch, text)
             case MarkFound(_, receipt) if batch.where == "looking":
                 self._settler.settle(batch, receipt)
@@ -131,11 +139,13 @@ class Window:
         if core.end is None:
             core.queues.of(event.request or core.config.request).offer(event.items)
 
-    def _started(self, number: int, worker: str) -> None:
-        batch = self._core.out.get(number)
-        if batch is None:
+    def _started(self, event: Started) -> None:
+        batch = self._core.out.get(event.batch)
+        task = batch.task(event.again) if batch is not None else None
+        if batch is None or task is None:
             return
-        self._core.slots.started(batch, worker)
+        self._core.slots.started(task, event.worker)
+        task.since = self._core.now
         if batch.alone and batch.alone_on is None and batch.worker is not None:
             # It went out where there was no slot at all; now that there is one, nothing joins it.
             batch.alone_on = batch.worker
@@ -145,6 +155,7 @@ class Window:
         core = self._core
         core.largest_memory, core.share, core.counted = event.largest_memory, event.share, event.counted
         present = {worker for there in event.slots.values() for worker, count in there.items() if count > 0}
+        self._twins.moved(present)
         for batch in [batch for batch in core.out.values() if batch.allowed and present.isdisjoint(batch.allowed)]:
             # Its task may run nowhere else and would wait for ever.
             core.say(Drop(batch.number))
@@ -157,7 +168,21 @@ class Window:
             if any(event.slots.get(batch.request, {}).values()):
                 core.say(Drop(batch.number))
                 core.wait(batch)
-        core.slots.update(event.slots or {request: {} for request in self.classes}, event.target, core.out.values())
+        core.slots.update(event.slots or {request: {} for request in self.classes}, event.target, core.placed)
+
+    def _amend(self, event: Event) -> list[Instruction]:
+        """After the end: failures that come to light may make another end of one that was good."""
+        core, end = self._core, self._core.end
+        if not isinstance(event, Misfit):
+            return []
+        if end is not None and end.code == "done":
+            core.end = None
+        self._settler.misfit(event)
+        if core.end is None:
+            core.end = end
+        elif core.end is not end:
+            core.say(core.end)
+        return core.answer()
 
     def _finish(self) -> None:
         core = self._core

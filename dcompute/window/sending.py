@@ -97,7 +97,7 @@ class Sender:
         if core.pause.why is not None:
             self._probe(classes)
             return
-        for batch in list(core.slots.homeless.values()):
+        for batch in list(core.slots.homeless):
             core.slots.house(batch, self._deep(core.queues.classes[batch.request]))
         for found in classes:
             while found.alone and self._send_alone(found):
@@ -198,7 +198,8 @@ class Sender:
         found = core.queues.classes[batch.request]
         if found.first_sent is None:
             found.first_sent = core.now
-        batch.again += 1
+        batch.again, batch.since = batch.sends, core.now
+        batch.sends += 1
         batch.where, batch.untouched, batch.alone_on = "out", False, alone_on
         core.batches[batch.number] = core.out[batch.number] = batch
         core.slots.put(batch, worker)

@@ -29,6 +29,9 @@ class WindowConfig:
     usual_seconds: float = 5.0  #: ... at most, in usual ones ...
     long_seconds: float = 30.0  #: ... and in long ones
     second_below: float = 2.0  #: a slot gets a second batch when batches are shorter than this
+    twins: bool = True  #: whether a batch that takes far longer than expected gets a twin
+    twin_factor: float = 3.0  #: times what its items were expected to take ...
+    twin_after: float = 5.0  #: ... and so many seconds at least
     batches_per_second: float | None = None  #: at most so many in the whole run, where storage counts requests
     max_retrying: int = 100_000  #: items waiting for another attempt; more stop the intake
     max_ready: int = 200_000  #: items taken from the plan and not sent yet

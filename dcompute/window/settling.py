@@ -13,7 +13,7 @@ from dataclasses import replace
 from dcompute.records import OWN_KINDS, Failure, Kind, Receipt, Request
 from dcompute.retry import FINAL, LOSSES, Decision
 from dcompute.window.core import Core
-from dcompute.window.events import Lost
+from dcompute.window.events import Lost, Misfit
 from dcompute.window.instructions import Drop, End, Measure, Record, Settled, Try
 from dcompute.window.slots import Batch
 
@@ -36,7 +36,7 @@ class Settler:
         core = self._core
         late, flew = batch.where == "left", batch.where == "out"
         core.close(batch)
-        if flew and batch.again > 0:
+        if flew and batch.sends > 1:
             core.say(Drop(batch.number))
         if receipt.count:
             core.setups_failed = 0
@@ -80,6 +80,12 @@ class Settler:
             self._drop_settled()
         else:
             self._cut_short(batch, batch.unheld(receipt))
+
+    def misfit(self, event: Misfit) -> None:
+        """Rows of a settled batch did not fit the schema."""
+        for failure in event.failures:
+            self._core.turn(event.tries[failure.index], failure)
+        self._core.judge()
 
     def _say(self, batch: Batch, receipt: Receipt, left_out: list[int], final: list[Failure], succeeded: int) -> None:
         core = self._core
@@ -147,14 +153,13 @@ class Settler:
     # -- what a receipt does not hold ------------------------------------------------------------------------------------------------
 
     def _cut_short(self, batch: Batch, unheld: list[int]) -> None:
-        """Items that a worker did not come to before it had to stop. The mark is there: they can go out under another id."""
+        """Items that a worker did not come to before it had to stop. The mark is there: they can go out under another id.
+
+        Also where they may be executed once only: no execution but the one that wrote the mark began any, and its mark holds all it began.
+        """
         core = self._core
         rest = [index for index in unheld if not core.settled(batch.tries[index])]
         if not rest:
-            return
-        if not core.config.idempotent:
-            # Another execution, on a worker that died, may have begun any of them.
-            self._condemn([batch.tries[index] for index in rest])
             return
         first = batch.tries[rest[0]]
         self._requeue([*self._lose([first]), *(batch.tries[index] for index in rest[1:])])
@@ -200,9 +205,10 @@ class Settler:
             core.look(batch)
             return
         suspects = batch.tries if at_work is None else (batch.tries[at_work],)
+        times, batch.deaths = max(event.times, 1) + batch.deaths, 0
         for tried in suspects:
             # Many deaths with many items say little of each.
-            tried.losses = _more(tried, max(event.times, 1) if len(suspects) == 1 else min(max(event.times, 1), 2))
+            tried.losses = _more(tried, times if len(suspects) == 1 else min(times, 2))
         first = batch.again == 0 and all(tried.losses <= 1 for tried in suspects)
         if first or (len(batch.tries) == 1 and (batch.alone or suspects[0].losses < LOSSES - 1) and suspects[0].losses < LOSSES):
             core.wait(batch)

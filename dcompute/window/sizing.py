@@ -25,13 +25,15 @@ class Sizes:
     The cost of an item is what its batch took beyond what every batch costs, so that items which do nothing are not billed the fixed cost.
     """
 
-    __slots__ = ("_config", "_evidence", "_items", "_seconds", "batch_seconds", "overhead")
+    __slots__ = ("_config", "_evidence", "_items", "_seconds", "batch_seconds", "ended", "overhead", "setup_seconds")
 
     def __init__(self, config: WindowConfig, like: Sizes | None = None) -> None:
         self._config = config
         #: Seconds that its batches held their slot lately; None while nothing is measured.
         self.batch_seconds: float | None = like.batch_seconds if like else None
         self.overhead: float = like.overhead if like else math.inf  #: seconds that a batch takes beside its items
+        self.setup_seconds: float = like.setup_seconds if like else 0.0  #: the longest set-up of a child
+        self.ended = 0  #: batches of this very class that were measured
         self._items: float = like._items if like else 0.0
         self._seconds: float = like._seconds if like else 0.0
         self._evidence: int = like._evidence if like else 0
@@ -47,6 +49,8 @@ class Sizes:
         if not count:
             return
         held = max(receipt.slot_seconds - receipt.setup_seconds, receipt.seconds, 0.0)
+        self.ended += 1
+        self.setup_seconds = max(self.setup_seconds, receipt.setup_seconds)
         self.overhead = min(self.overhead, held - receipt.seconds)
         self._seconds = _MEMORY * self._seconds + max(receipt.seconds, held - self.overhead, 1e-9)
         self._items = _MEMORY * self._items + count
@@ -74,7 +78,7 @@ class Sizes:
         seconds = self._aim(max(slots, 1), elapsed, left, each)
         wanted = min(seconds / each, config.growth * self._evidence, config.max_items)
         if left is not None:
-            tail = max(left / (_TAIL * max(slots, 1)), config.floor_seconds / each)
+            tail = max(left / (_TAIL * max(slots, 1)), self._floor(max(slots, 1)) / each)
             wanted = min(wanted, tail)
         return max(step, int(wanted) // step * step)
 
@@ -84,4 +88,9 @@ class Sizes:
         longest = config.long_seconds if span >= _LONG else config.usual_seconds
         aim = min(max(_PART * span, config.short_seconds), longest)
         aim = max(aim, min(_OVERHEADS * self.overhead, config.long_seconds))
-        return max(aim, slots / config.batches_per_second) if config.batches_per_second else aim
+        return max(aim, self._floor(slots)) if config.batches_per_second else aim
+
+    def _floor(self, slots: int) -> float:
+        """Seconds that a batch lasts at least: at the tail too, where storage counts requests."""
+        config = self._config
+        return max(config.floor_seconds, slots / config.batches_per_second) if config.batches_per_second else config.floor_seconds

@@ -6,7 +6,7 @@ that it started. A batch of a class that could run ``n`` times on a worker takes
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from dcompute.records import Receipt, Request
 from dcompute.window.instructions import Try
@@ -22,11 +22,16 @@ class Batch:
         "allowed",
         "alone_on",
         "at_work",
+        "deaths",
         "lost_on",
         "number",
         "request",
+        "sends",
+        "since",
         "started",
         "tries",
+        "twin",
+        "twinned",
         "untouched",
         "where",
         "worker",
@@ -36,12 +41,17 @@ class Batch:
         self.number = number
         self.request = request
         self.tries = tries
-        self.again = -1  #: how often it went out before; -1: never sent
+        self.sends = 0  #: how often it went out, its twin included
+        self.again = -1  #: which of these is in flight, from 0; -1: never sent
+        self.since = 0.0  #: when that was, or when its worker said that it started
+        self.twin: Batch | None = None  #: the place of a second execution beside it, with a ``again`` of its own
+        self.twinned = False  #: it had one
         self.where = "new"  #: new, out, looking (for its mark), waiting (to go out again), left (for a late mark only), landed
         self.worker: str | None = None  #: where the model has it
         self.started = False  #: there, by what the worker said
         self.alone_on: str | None = None
         self.allowed: tuple[str, ...] = ()  #: the only workers that may execute it; empty: any
+        self.deaths = 0  #: of workers, with one of two tasks while the other went on
         self.lost_on: str | None = None  #: the worker with which it was lost
         self.at_work: int | None = None  #: index of the item that was executing then
         self.untouched = False  #: set-up failed when it was sent last: none of its items was executed
@@ -50,6 +60,17 @@ class Batch:
     def alone(self) -> bool:
         """Whether its one item runs with nothing else of ours on the worker."""
         return self.tries[0].alone
+
+    @property
+    def begun(self) -> bool:
+        """Whether a worker said that it executes it, or its twin."""
+        return self.started or (self.twin is not None and self.twin.started)
+
+    def task(self, again: int | None) -> Batch | None:
+        """The place of one of its tasks in flight: its own or its twin's; None: that task counts no more."""
+        if self.twin is not None and again == self.twin.again:
+            return self.twin
+        return self if again is None or again == self.again else None
 
     def unheld(self, receipt: Receipt) -> list[int]:
         """Indexes that a receipt says nothing of."""
@@ -67,11 +88,12 @@ class Slots:
         self.total: dict[Request, int] = {}
         self.target = 0
         self.kept: dict[str, Request | None] = {}  #: workers kept free: for a class, or None: for an item that runs alone
-        self.homeless: dict[int, Batch] = {}  #: batches in flight that are on no worker of the model
+        # A batch and its twin have one number: they are told apart as what they are. Dicts serve as sets that keep their order: the order
+        # of a set differs from process to process.
+        self.homeless: dict[Batch, None] = {}  #: batches in flight that are on no worker of the model
         self.flying: dict[Request, int] = {}
         self._load: dict[str, float] = {}
-        self._on: dict[str, dict[int, Batch]] = {}
-        # Dicts serve as sets that keep their order: the order of a set of text differs from process to process.
+        self._on: dict[str, dict[Batch, None]] = {}
         self._free: dict[str, None] = {}
         self._half: dict[str, None] = {}
         self._over: dict[str, None] = {}
@@ -119,7 +141,7 @@ class Slots:
         """A worker says that it executes a batch."""
         if batch.worker != worker and worker in self._load:
             before = batch.worker
-            other = next((b for b in self._on[worker].values() if not b.started and b.request == batch.request and not b.alone), None)
+            other = next((b for b in self._on[worker] if self._may_swap(b, batch)), None)
             self._unlay(batch)
             if other is not None:
                 self._unlay(other)
@@ -156,17 +178,25 @@ class Slots:
         """Whether more is in flight than there is room for: slots vanished, or a worker took more than the model thought."""
         if sum(self.flying.values()) < self.target:
             return False
-        return bool(self._twice if deep else self._over) or any(self.served(batch.request) for batch in self.homeless.values())
+        return bool(self._twice if deep else self._over) or any(self.served(batch.request) for batch in self.homeless)
 
     def find(self, request: Request, deep: bool, shun: str | None = None) -> str | None:
         """A worker with room for one more batch of a class; with ``deep`` for a second one a slot."""
+        worker = next((worker for worker in self.idle(request) if worker != shun), None)
+        if worker is None and deep:
+            worker = next((worker for worker in self._with_room(request, 2.0, self._half) if worker != shun), None)
+        return worker
+
+    def idle(self, request: Request) -> Iterator[str]:
+        """Workers on which a slot of a class stands idle."""
+        return self._with_room(request, 1.0, self._free)
+
+    def _with_room(self, request: Request, limit: float, candidates: Iterable[str]) -> Iterator[str]:
         there = self.slots.get(request, {})
-        for limit, candidates in ((1.0, self._free), (2.0, self._half))[: 2 if deep else 1]:
-            for worker in candidates:
-                count = there.get(worker, 0)
-                if count and worker != shun and self._load[worker] + 1 / count <= limit + _EPS and self._open_to(worker, request):
-                    return worker
-        return None
+        for worker in candidates:
+            count = there.get(worker, 0)
+            if count and self._load[worker] + 1 / count <= limit + _EPS and self._open_to(worker, request):
+                yield worker
 
     def empty(self, request: Request, shun: str | None = None) -> str | None:
         """A worker that serves a class and has nothing of ours, for an item that runs alone; those kept for it come first."""
@@ -185,9 +215,13 @@ class Slots:
 
     def runs_alone(self, worker: str) -> bool:
         """Whether an item runs alone on a worker now."""
-        return any(batch.alone for batch in self._on[worker].values())
+        return any(batch.alone for batch in self._on[worker])
 
     # -- the model -------------------------------------------------------------------------------------------------------------------
+
+    def _may_swap(self, other: Batch, batch: Batch) -> bool:
+        pinned = other.allowed == (other.worker,)
+        return not other.started and not pinned and other.request == batch.request and not other.alone
 
     def _open_to(self, worker: str, request: Request) -> bool:
         return worker not in self.kept or self.kept[worker] == request
@@ -205,16 +239,16 @@ class Slots:
     def _lay(self, batch: Batch, worker: str | None) -> None:
         batch.worker = worker
         if worker is None:
-            self.homeless[batch.number] = batch
+            self.homeless[batch] = None
             return
-        self._on[worker][batch.number] = batch
+        self._on[worker][batch] = None
         self._weigh(worker, self._load[worker] + self._cost(batch, worker))
 
     def _unlay(self, batch: Batch) -> None:
         if batch.worker is None:
-            del self.homeless[batch.number]
+            del self.homeless[batch]
             return
-        del self._on[batch.worker][batch.number]
+        del self._on[batch.worker][batch]
         # Nothing on it weighs nothing: fractions would leave a rest.
         self._weigh(batch.worker, self._load[batch.worker] - self._cost(batch, batch.worker) if self._on[batch.worker] else 0.0)
 

@@ -10,6 +10,7 @@ import logging
 import pickle
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from dcompute.config import settings
@@ -19,9 +20,9 @@ from dcompute.dataset.store import Store
 from dcompute.errors import StoreError
 from dcompute.records import BatchSpec, Receipt, RunSpec
 from dcompute.worker import code_cache
-from dcompute.worker.execution import Execution, Tick, Work
 from dcompute.worker.slot import Slot
 from dcompute.worker.supervisor import supervisor
+from dcompute.worker.work import Execution, Tick, Work
 
 T = TypeVar("T")
 
@@ -29,6 +30,8 @@ logger = logging.getLogger("dcompute.worker")
 
 #: Seconds between two events that say how far a batch is.
 TELL_EVERY = 1.0
+#: Seconds for which the mark of an execution that began before is waited for, and between two looks for it.
+MARK_SECONDS, LOOK_EVERY = 3.0, 0.2
 
 
 def run_batch(run: bytes | str, batch: bytes) -> dict[str, Any]:
@@ -84,11 +87,13 @@ class BatchTask:
         if self._insist(lambda: self._store.exists(self._mark)):
             return self._answer(self._winner())
         if self._batch.once and not self._claimed():
+            if self._is_written_soon():
+                return self._answer(self._winner())
             return self._nothing("its items may be executed once only, and an execution of it began before")
         self._tell("started", execution=self._execution, worker=self._slot.address, host=self._slot.host)
         done = self._executed()
         if self._batch.once and done.untouched:
-            self._insist(lambda: self._store.remove([started_name(self._batch.id)]))
+            self._insist(self._withdraw)
         try:
             return self._outcome(done)
         finally:
@@ -134,11 +139,26 @@ class BatchTask:
             return self._store.read_or_none(started_name(self._batch.id)) == self._execution.encode()
         return True
 
+    def _is_written_soon(self) -> bool:
+        """Whether the execution that began it writes its mark: one whose worker closes does, when its task is here already."""
+        for _ in range(round(MARK_SECONDS / LOOK_EVERY)):
+            if self._insist(lambda: self._store.exists(self._mark)):
+                return True
+            if self._slot.stopped():
+                return False
+            self._sleep(LOOK_EVERY)
+        return False
+
+    def _withdraw(self) -> None:
+        # asked again after an answer was lost, somebody else's claim may stand there
+        name = started_name(self._batch.id)
+        if self._store.read_or_none(name) == self._execution.encode():
+            self._store.remove([name])
+
     def _publish(self, receipt: Receipt, files: list[tuple[str, str]]) -> Receipt:
         """Write the parts, the mark last; the receipt of the mark that is there then."""
         *results, (attempts, mark) = files
-        for path, name in results:
-            self._insist(lambda path=path, name=name: self._store.upload(path, name))  # type: ignore[misc]
+        self._insist(lambda: self._store.upload_all(results))
         try:
             self._insist(lambda: self._store.create_from(attempts, mark))
         except FileExistsError:
@@ -154,7 +174,7 @@ class BatchTask:
         return self._insist(lambda: read_receipt(self._store, self._mark))
 
     def _answer(self, receipt: Receipt, *, setup_error: dict[str, Any] | None = None) -> dict[str, Any]:
-        data = receipt.to_json()
+        data = replace(receipt, requests=self._store.requests).to_json()
         self._tell("receipt", receipt=data)
         return {"receipt": data, "setup_error": setup_error} if setup_error else {"receipt": data}
 

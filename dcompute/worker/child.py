@@ -8,7 +8,7 @@ is told   with                                              answers
 ========  ================================================  ==========================================================
 setup     the run                                           ``ready`` or ``failed`` (stage, text, traceback)
 batch     the batch, journal, verdicts                      ``executed``, ``unreadable`` (the values) or ``full`` (the disk)
-finish    the run without its code, the batch, the journal  ``finished`` (receipt, files), ``nothing`` or ``failed``
+finish    the run without its code, the batch, the journal  ``finished`` (receipt, files), ``nothing``, ``full`` or ``failed``
 ========  ================================================  ==========================================================
 """
 
@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from dcompute.records import BatchSpec, RunSpec
-from dcompute.worker import attempt, system
+from dcompute.worker import attempt, scratch, system
 from dcompute.worker.finish import Finisher, Surroundings
 from dcompute.worker.journal import Figures, Journal, State
 from dcompute.worker.loop import Loop, Process, convict
@@ -123,7 +123,7 @@ class Child:
         try:
             loop.execute(message["verdicts"])
         except OSError as error:
-            return {"op": "full", "text": str(error)}
+            return {"op": "full", "text": str(error), "size": journal.wanted}
         finally:
             journal.close()
         self._shared, self._batch_at_hand = process.meter.batch(), batch
@@ -150,7 +150,7 @@ class Child:
             times = {name: message[name] for name in ("slot_seconds", "setup_seconds", "leftovers")}
             made = Finisher(message["folder"], run, batch, around).finish(journal, message["execution"], times)
         except Exception as error:  # noqa: BLE001  told to the worker, which raises it
-            return {"op": "failed", **_described(error)}
+            return {"op": "full" if scratch.is_full(error) else "failed", **_described(error)}
         finally:
             journal.close()
         if made is None:

@@ -24,6 +24,8 @@ from dcompute.worker.pipes import Channel, Message
 
 #: Seconds that a process may take to start, and a killed one to be gone.
 START_TIMEOUT, DEATH_TIMEOUT = 60.0, 30.0
+#: Seconds that a guardian without a worker gets to end what is below it, before it is killed: one that was stopped never does.
+CLOSE_TIMEOUT = 2.0
 #: Seconds that a child without work gets to run its exit handlers.
 GRACE = 2.0
 #: In the environment of every process below a child: what finds them when those who knew the tree are dead.
@@ -105,6 +107,7 @@ class GuardianHandle:
             process.problem = "the guardian was killed"
         elif not process.started.wait(START_TIMEOUT):
             process.problem = f"the guardian did not answer within {START_TIMEOUT:g} s"
+            self.destroy()
         if process.problem:
             raise ClusterError(f"no child could be started on this worker: {process.problem}")
         return process
@@ -118,12 +121,14 @@ class GuardianHandle:
         self._say({"op": "keep", "path": folder})
 
     def close(self) -> None:
-        """Kill all children and end the guardian; waits for it."""
+        """Kill all children and end the guardian; waits for it, a few seconds where it does not answer."""
         with contextlib.suppress(OSError):
             self._channel.shutdown()
         self._reader.join(DEATH_TIMEOUT)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(DEATH_TIMEOUT)
+
+    def destroy(self) -> None:
+        """End a guardian that does not answer; its children are lost with it."""
+        self._process.kill()
 
     def _say(self, header: dict[str, Any], files: Sequence[int] = ()) -> None:
         # a guardian that is gone is noticed by the reader, which ends all its processes
@@ -159,14 +164,20 @@ class GuardianHandle:
             # below first: orphans of a dead child would be nobody's
             system.kill_below(process.pid)
             system.kill(process.pid, group=True)
-        if lost:
+        if not (ended := self._has_ended(CLOSE_TIMEOUT)):
+            self.destroy()
+        if lost or not ended:
             system.kill_marked(f"{MARK}={self.token}".encode())
         for process in lost:
             process.problem = "the guardian was killed"
             process.end(Exit(None, 9, guardian_died=True))
         self._channel.close()
+        self._has_ended(DEATH_TIMEOUT)
+
+    def _has_ended(self, seconds: float) -> bool:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(DEATH_TIMEOUT)
+            self._process.wait(seconds)
+        return self._process.returncode is not None
 
 
 class Child:
@@ -174,6 +185,7 @@ class Child:
 
     def __init__(self, owner: GuardianHandle, identity: tuple[str, ...]) -> None:
         self.identity = identity
+        self.owner = owner
         self.is_ready = False  # its set-up is done
         self.calls = 0  # calls of user code it has made
         self.setup_memory = 0
@@ -181,7 +193,6 @@ class Child:
         self.killed_for: str | None = None
         self.oom_kills = system.oom_kills()
         self.token = output.new_token()
-        self._owner = owner
         mine, its = pipes.pair()
         self._streams = [os.pipe() for _ in range(2)]
         try:
@@ -259,13 +270,13 @@ class Child:
         """Kill its tree and wait until it is gone."""
         self.killed_for = self.killed_for or reason
         if self.exit is None:
-            self._owner.kill(self.process)
+            self.owner.kill(self.process)
 
     def retire(self) -> None:
         """Let it exit by itself within a moment, else be killed; returns at once."""
         self.close()
         if self.exit is None:
-            self._owner.kill(self.process, GRACE)
+            self.owner.kill(self.process, GRACE)
 
     def close(self) -> None:
         """Give up its connection and streams."""

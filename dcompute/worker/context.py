@@ -3,24 +3,38 @@
 from __future__ import annotations
 
 import contextvars
+import math
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dcompute.errors import UsageError
 from dcompute.keys import item_seed
 from dcompute.records import ItemKey
 
-#: An attempt may record this many metrics; a text in one may have this many characters.
-MOST_METRICS, LONGEST_TEXT = 256, 1024
+#: An attempt may record this many metrics, with names of so many characters and texts of so many bytes: what is more belongs in the result.
+MOST_METRICS, LONGEST_NAME, LONGEST_TEXT = 1000, 100, 10_000
+#: A sum of steps may miss 1 by this: steps of a tenth do.
+_ROUNDING = 1e-6
 
 Report = Callable[[float, str], None]
 
 
+class AtWork(NamedTuple):
+    """One of the items that a call was made for."""
+
+    key: str  #: as text
+    key_kind: str
+    attempt: int  #: from 1
+    seed: int  #: as :attr:`Context.seed`, its own
+
+
 class Context:
-    """The item at work. Outside dcompute: no key, attempt 1, no params, a seed of 0, and whatever is reported goes nowhere.
+    """The item at work; where a call has several (``group=``) the first of them, and all in :attr:`items`.
+
+    Outside dcompute: no key, attempt 1, no params, a seed of 0, and whatever is reported goes nowhere.
 
     Attributes
     ----------
@@ -31,12 +45,12 @@ class Context:
     run
         Id of the run, "" outside dcompute.
     params
-        What ``params=`` of ``dc.map`` says.
+        What ``params=`` of ``dc.map`` says, to look at: one object for all items of a child. Arguments are each call's own.
     metrics
         What :meth:`metric` recorded.
     """
 
-    __slots__ = ("_identity", "_report", "_scratch", "_scratch_root", "_seed", "attempt", "metrics", "params", "run")
+    __slots__ = ("_identity", "_others", "_report", "_scratch", "_scratch_root", "_seed", "attempt", "metrics", "params", "run")
 
     def __init__(
         self,
@@ -50,6 +64,7 @@ class Context:
         report: Report | None,
     ) -> None:
         self._identity = identity
+        self._others: Sequence[tuple[ItemKey, int]] = ()
         self.attempt = attempt
         self.run = run
         self.params = params
@@ -57,7 +72,7 @@ class Context:
         self._scratch_root = scratch_root
         self._scratch: Path | None = None
         self._report = report
-        self.metrics: dict[str, float | int | str | bool] = {}
+        self.metrics: dict[str, float | int | str | bool | None] = {}
 
     def __repr__(self) -> str:
         return f"<dcompute.current(): {self.key!r}, attempt {self.attempt}>" if self._identity else "<dcompute.current(): outside an item>"
@@ -78,6 +93,18 @@ class Context:
         return item_seed(self._seed, self._identity) if self._identity else 0
 
     @property
+    def items(self) -> tuple[AtWork, ...]:
+        """All items of this call, each with its own key, attempt and seed, in the order of the values; none outside dcompute."""
+        if self._identity is None:
+            return ()
+        together = [(self._identity, self.attempt), *self._others]
+        return tuple(AtWork(key.text, key.kind, attempt, item_seed(self._seed, key)) for key, attempt in together)
+
+    def join(self, others: Iterable[tuple[ItemKey, int]]) -> None:
+        """Note with which other items, by key and attempt, this one is at work; for the loop that calls."""
+        self._others = tuple(others)
+
+    @property
     def scratch(self) -> Path:
         """A folder of this attempt's own, removed when it ends."""
         if self._scratch is None:
@@ -91,35 +118,89 @@ class Context:
         return self._scratch
 
     def progress(self, fraction: float, text: str = "") -> None:
-        """Say how far this item is, from 0 to 1, and what it is at; costs about a microsecond."""
-        if self._report is not None:
-            self._report(min(1.0, max(0.0, float(fraction))), str(text))
-
-    def metric(self, name: str, value: Any) -> None:
-        """Record a number or a text in the attempt's row; the last value of a name counts.
+        """Say how far this item is, from 0 to 1, and what it is at; costs about a microsecond.
 
         Raises
         ------
         UsageError
-            No number or text, or too many names.
+            The fraction is no number from 0 to 1.
         """
-        if hasattr(value, "item") and not isinstance(value, (int, float, str)):
-            value = value.item()  # a NumPy scalar
-        if not isinstance(name, str) or not isinstance(value, (int, float, str)):
-            raise UsageError(
-                f"metric({name!r}, {type(value).__name__}): a name and a number or a text are expected; rows belong in the result"
-            )
+        share = _fraction(fraction)
+        if self._report is not None:
+            self._report(share, str(text))
+
+    def metric(self, name: str, value: Any) -> None:
+        """Record a number or a text in the attempt's row; the last value of a name counts, and what is not finite is recorded as null.
+
+        Raises
+        ------
+        UsageError
+            No number or text, one that is too large, or too many names.
+        """
+        _check_name(name)
+        checked = _recorded(name, value)
         if self._identity is None:
             return
         if len(self.metrics) >= MOST_METRICS and name not in self.metrics:
-            raise UsageError(f"metric({name!r}): an attempt records at most {MOST_METRICS} metrics; what is more belongs in the result")
-        self.metrics[name] = value[:LONGEST_TEXT] if isinstance(value, str) else value
+            raise UsageError(f"metric({name!r}): an attempt records at most {MOST_METRICS:,} metrics; what is more belongs in the result")
+        self.metrics[name] = checked
 
     def close(self) -> None:
         """Remove the scratch folder, if there is one."""
         if self._scratch is not None:
             shutil.rmtree(self._scratch, ignore_errors=True)
             self._scratch = None
+
+
+def _fraction(value: Any) -> float:
+    try:
+        share = math.nan if isinstance(value, str) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        share = math.nan
+    if not -_ROUNDING <= share <= 1 + _ROUNDING:
+        raise UsageError(f"progress({_shown(value)}): say how far the item is as a number from 0 to 1, such as progress(done / total)")
+    return min(1.0, max(0.0, share))
+
+
+def _check_name(name: Any) -> None:
+    if not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME:
+        raise UsageError(f"metric({_shown(name)}, ...): the name of a metric is text of 1 to {LONGEST_NAME} characters")
+
+
+def _recorded(name: str, value: Any) -> float | int | str | bool | None:
+    """The value of a metric as JSON has it: plain, bounded, null for what is not finite."""
+    found = _plain(value)
+    if isinstance(found, str):
+        size = len(found.encode("utf-8", "surrogatepass"))
+        if size > LONGEST_TEXT:
+            raise UsageError(
+                f"metric({name!r}): its text has {size:,} bytes, at most {LONGEST_TEXT:,} fit; what is longer belongs in the result"
+            )
+        return found
+    if isinstance(found, float):
+        return found if math.isfinite(found) else None
+    if not isinstance(found, int):
+        raise UsageError(f"metric({name!r}, {_shown(value)}): a number or a text is expected; rows belong in the result")
+    if found.bit_length() > 64:
+        raise UsageError(f"metric({name!r}): a whole number of {found.bit_length():,} bits, and 64 fit; record float(value)")
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (int, float, str)) or not hasattr(value, "item"):
+        return value
+    try:
+        return value.item()  # a NumPy scalar
+    except Exception:  # noqa: BLE001  an array of several, of whatever library: no number
+        return value
+
+
+def _shown(value: Any) -> str:
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001  a value that cannot be printed is no reason to hide what is wrong with it
+        text = type(value).__name__
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 _OUTSIDE = Context(None, 1, "", params={}, seed=0, scratch_root=None, report=None)
@@ -130,6 +211,9 @@ _thread: contextvars.ContextVar[Context | None] = contextvars.ContextVar("dcompu
 
 def current() -> Context:
     """The item at work: its key, attempt, run, params, scratch and seed, and where to report progress and metrics.
+
+    In a call with several items (``group=``) these are those of the first, what is reported goes to its row, and ``items`` has the key,
+    attempt and seed of each, in the order of the values.
 
     Examples
     --------

@@ -17,9 +17,9 @@ from dcompute.errors import ClusterError, InitializerError, ItemError, RunCancel
 from dcompute.records import BatchSpec, ItemKey, RunSpec
 from dcompute.worker import code_cache, context
 from dcompute.worker.attempt import one_of_group
-from dcompute.worker.execution import Execution, Work
 from dcompute.worker.slot import Slot
 from dcompute.worker.supervisor import supervisor
+from dcompute.worker.work import Execution, Work
 from dcompute.workload import workload
 
 
@@ -105,6 +105,8 @@ def _raise(done: Execution, name: str) -> None:
         text = f"workload {name!r} cannot be used on this worker: {problem.text}\n{problem.log}".strip()
         if problem.stage == "setup":
             raise InitializerError(text, traceback=problem.traceback)
+        if problem.stage == "scratch":
+            raise ClusterError(text)
         raise WorkloadError(f"{text}\n{problem.traceback}")
     if done.receipt is None:
         if done.cut_short == "cancelled":

@@ -13,17 +13,17 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dcompute.errors import InternalError, StoreError
+from dcompute.errors import InternalError
 from dcompute.records import BatchSpec, Receipt, RunSpec
-from dcompute.worker import output, system
-from dcompute.worker.children import Child
-from dcompute.worker.journal import Header, Journal, JournalView
+from dcompute.worker import output, scratch, system
+from dcompute.worker.children import DEATH_TIMEOUT, Child
+from dcompute.worker.journal import Header, Journal, JournalView, State
 from dcompute.worker.pipes import Message
 from dcompute.worker.verdict import Death, judge
+from dcompute.worker.work import Execution, SetupFailure, Tick, Work
 
 logger = logging.getLogger("dcompute.worker")
 
@@ -40,60 +40,6 @@ _MOST_DAMAGES = 5
 _STALLED = 10.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
-    """What a worker executes."""
-
-    run: RunSpec
-    batch: BatchSpec
-    execution: str  #: random id of this execution
-    scratch: str  #: folder of this worker process; removed when the process is gone
-    memory_limit: int | None = None  #: bytes for the tree of a child; None: no limit
-    worker: str = ""  #: name of the Dask worker, for the rows
-
-    @property
-    def identity(self) -> tuple[str, ...]:
-        """Children with the same one are interchangeable."""
-        run = self.run
-        return (run.run, run.code_digest, run.params_digest, *(digest for _, digest, _ in run.modules))
-
-
-@dataclass(frozen=True, slots=True)
-class Tick:
-    """How far a batch is."""
-
-    index: int | None  #: the item at work
-    done: int  #: items with an outcome
-    fraction: float | None  #: what the item at work said of itself
-    text: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SetupFailure:
-    """Set-up failed; no item is to blame."""
-
-    text: str
-    traceback: str = ""
-    log: str = ""  #: what it printed
-    stage: str = "setup"  #: ``setup``, ``code`` (import, unpickle), ``values`` (they cannot be unpickled), ``process``
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Execution:
-    """What came of a batch."""
-
-    receipt: Receipt | None = None  #: None: nothing was finished
-    files: list[tuple[str, str]] = field(default_factory=list)  #: local path and dataset name, results first, the attempts part last
-    folder: str = ""  #: where they lie
-    setup_error: SetupFailure | None = None
-    cut_short: str | None = None  #: why the receipt does not hold all items: ``cancelled``, ``closing``, ``setup``
-    untouched: bool = False  #: no item was begun
-
-    def discard(self) -> None:
-        """Remove the local files."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-
 class Stopped(Exception):  # noqa: N818  the end of a way, no error
     """The worker wants this batch to end now."""
 
@@ -106,6 +52,10 @@ class SetupFailed(Exception):  # noqa: N818
         self.failure = failure
 
 
+class Full(Exception):  # noqa: N818
+    """The disk of the scratch folder is."""
+
+
 class Died(Exception):  # noqa: N818
     """The child is dead, with all below it."""
 
@@ -116,7 +66,7 @@ class Executor:
     Parameters
     ----------
     take
-        Gives a child of the run, warm or (True) fresh.
+        Gives a child of the run, warm or (True) fresh, below the guardian of all or (True) one of its own.
     give
         Takes it back.
     stopped
@@ -129,7 +79,7 @@ class Executor:
         self,
         work: Work,
         *,
-        take: Callable[[bool], Child],
+        take: Callable[[bool, bool], Child],
         give: Callable[[Child], None],
         stopped: Callable[[], str | None],
         ticked: Callable[[Tick], None],
@@ -138,7 +88,7 @@ class Executor:
         self._take, self._give = take, give
         self._stopped, self._ticked = stopped, ticked
         self._began = time.monotonic()
-        self._folder = Path(work.scratch) / f"{work.batch.id}-{work.execution}"
+        self._folder = work.folder
         self._folder.mkdir(parents=True)
         self._path = str(self._folder / "journal")
         Journal(self._path, create=True).close()
@@ -149,7 +99,8 @@ class Executor:
         self._captures: list[output.Capture] = []
         self._texts: list[dict[int, str]] = [{}, {}]
         self._verdicts: list[dict[str, Any]] = []
-        self._guardian_deaths: Counter[int] = Counter()  # by the item at work
+        self._apart = False  # with a guardian of its own: that of all was killed, and nobody knows by whose item
+        self._guardian_deaths: Counter[int] = Counter()  # of such guardians, by the item at work
         self._peaks: dict[int, int] = {}
         self._peak = 0
         self._setup_seconds = 0.0
@@ -166,11 +117,12 @@ class Executor:
         try:
             failure = self._execute()
             if failure is not None:
-                self._reason = self._reason or "setup"
+                self._reason = self._reason or ("full" if failure.stage == "scratch" else "setup")
                 if self._view.read().done == 0 and not self._verdicts:
                     shutil.rmtree(self._folder, ignore_errors=True)
                     return Execution(setup_error=failure, cut_short=self._reason, untouched=not self._begun)
-            return dataclasses.replace(self._finish(), setup_error=failure)
+            done = self._finish()
+            return done if failure is None else dataclasses.replace(done, setup_error=failure)
         except BaseException:
             shutil.rmtree(self._folder, ignore_errors=True)
             raise
@@ -190,6 +142,11 @@ class Executor:
                 return None
             except SetupFailed as failed:
                 return failed.failure
+            except Full as full:
+                self._after_death()
+                failure = scratch.full(self._work.scratch, full)
+                logger.warning("batch %s is cut short: %s", self._work.batch.id, failure.text, extra={"action": "scratch_full"})
+                return failure
             except Died:
                 verdict = self._after_death()
                 if self._reason is not None:
@@ -203,7 +160,7 @@ class Executor:
     def _prepare(self) -> None:
         """A child that is ready; set-up is done in it once."""
         fresh = bool(self._verdicts) or self._work.batch.alone
-        child = self._child = self._take(fresh)
+        child = self._child = self._take(fresh, self._apart)
         self._captures = [output.Capture(child.token) for _ in range(2)]
         if child.is_ready:
             return
@@ -257,7 +214,11 @@ class Executor:
         if answer["op"] == "unreadable":
             raise SetupFailed(SetupFailure(text=answer["text"], traceback=answer["traceback"], stage="values"))
         if answer["op"] == "full":
-            raise StoreError(f"the scratch folder of this worker ({work.scratch}) is full: {answer['text']}. Free space there.")
+            # where this process may write more, an item forbade it to the child
+            is_full = not self._view.grow(int(answer["size"]))
+            child.kill("full" if is_full else "forbidden")
+            self._bury(child)
+            raise Full(answer["text"]) if is_full else Died
         self._swept += int(answer.get("leftovers", 0))
         self._look()
         self._keep_texts()
@@ -278,7 +239,7 @@ class Executor:
         while True:
             messages = child.wait(TICK, self._captures)
             # a child has nothing to say while it calls user code: that wrote these bytes
-            if (messages or child.channel.is_partial) and self._look().at_work:
+            if (messages or child.channel.is_partial) and self._look().at_work and self._last.state != State.FULL:
                 child.kill("lost")
                 self._bury(child)
                 raise Died
@@ -347,10 +308,13 @@ class Executor:
         # where its connection ended first it is about to exit, or closed all its files
         if child.exit is None and child.killed_for is None and not child.process.ended.wait(1.0):
             child.kill("lost")
-        waited = time.monotonic() + 30.0
+        waited = time.monotonic() + DEATH_TIMEOUT
         while child.exit is None and time.monotonic() < waited:
             child.process.ended.wait(TICK)
             child.drain(self._captures)
+        if child.exit is None:
+            child.owner.destroy()
+            child.process.ended.wait(DEATH_TIMEOUT)
         child.drain(self._captures)
 
     def _await_ends(self, child: Child) -> None:
@@ -395,7 +359,8 @@ class Executor:
         self._view.settle()
         ended = child.exit
         guardian_died = bool(ended and ended.guardian_died)
-        self._guardian_deaths[header.index] += guardian_died and header.at_work
+        self._guardian_deaths[header.index] += guardian_died and header.at_work and self._apart
+        self._apart = self._apart or guardian_died
         verdict = judge(
             Death(
                 header=header, killed_for=child.killed_for, exit_code=ended.code if ended else None, signal=ended.signal if ended else 9,
@@ -424,11 +389,11 @@ class Executor:
     def _finish(self) -> Execution:
         """Parquet of what the journal holds."""
         self._log_output()
-        problem = ""
+        work, problem, is_full = self._work, "", False
         for _ in range(2):
             if self._child is None or self._child.exit is not None:
                 self._release()
-                self._child = self._take(True)
+                self._child = self._take(True, self._apart)
             try:
                 answer = self._ask_to_finish(self._child)
             except Died:
@@ -437,10 +402,12 @@ class Executor:
                 continue
             if answer["op"] in ("finished", "nothing"):
                 return self._end(answer)
-            problem = f"{answer['text']}\n{answer['traceback']}"
+            problem, is_full = f"{answer['text']}\n{answer['traceback']}", answer["op"] == "full"
             # what user code did to its process may be all that is wrong
             self._release()
-        raise InternalError(f"the rows of batch {self._work.batch.id} cannot be written: {problem}")
+        if is_full:
+            return Execution(setup_error=scratch.full(work.scratch, answer["text"]), folder=str(self._folder), cut_short="full")
+        raise InternalError(f"the rows of batch {work.batch.id} cannot be written: {problem}")
 
     def _ask_to_finish(self, child: Child) -> Message:
         work = self._work

@@ -74,6 +74,7 @@ class Guardian:
         for number in _IGNORED:
             signal.signal(number, _nothing)
         self.is_subreaper = system.become_subreaper()
+        system.wake_when_parent_ends()
 
     def serve(self) -> None:
         """Work until the worker is gone, then leave nothing behind."""

@@ -25,6 +25,8 @@ from dcompute.errors import InternalError
 HEADER = 4096
 _MAGIC = b"dcjrnl01"
 _FIRST_SIZE, _LARGEST_STEP = 1 << 18, 1 << 26
+# room that only verdicts take: the one that a full disk leads to must find some
+_RESERVE = 1 << 14
 _NO_FRACTION = -1.0
 
 _START = struct.Struct("@8s")
@@ -52,6 +54,7 @@ class State(IntEnum):
     IDLE = 0
     EXECUTING = 1
     FINISHING = 2  #: making Parquet of the records
+    FULL = 3  #: nothing: it cannot write the outcome of the item at work
 
 
 class Measured(IntEnum):
@@ -141,7 +144,8 @@ class Journal:
             os.posix_fallocate(self._file, 0, HEADER + _FIRST_SIZE)
             size = HEADER + _FIRST_SIZE
         self._map = mmap.mmap(self._file, size)
-        self._size = size
+        self._size, self._limit = size, size - _RESERVE
+        self.wanted = 0  #: bytes that the file could not be given
         self._reported = False
         if create:
             _ALL.pack_into(self._map, 0, _MAGIC, 0, 0, 0, -1, -1, 0, 0.0, State.IDLE, _NO_FRACTION, 0, 0)
@@ -220,7 +224,7 @@ class Journal:
         at = HEADER + self._end
         middle = at + 4 + len(body)
         stop = middle + len(payload)
-        if stop > self._size:
+        if stop > self._limit:
             self._grow(stop)
         target = self._map
         target[at:middle] = _SIZE.pack(zlib.crc32(payload, zlib.crc32(body))) + body
@@ -228,12 +232,21 @@ class Journal:
         self._end += stop - at
         self._done += 1
 
+    def convict(self, index: int, started: float, figures: Figures, payload: bytes) -> None:
+        """Append a verdict; for it there is some room on a full disk too."""
+        self._limit = self._size
+        try:
+            self.write(index, False, started, figures, b"", payload)
+            self.end()
+        finally:
+            self._limit = self._size - _RESERVE
+
     def _grow(self, needed: int) -> None:
-        size = max(needed, self._size + min(self._size, _LARGEST_STEP))
+        size = self.wanted = max(needed + _RESERVE, self._size + min(self._size, _LARGEST_STEP))
         # a hole would be a SIGBUS on a full disk, in the middle of somebody's item
         os.posix_fallocate(self._file, self._size, size - self._size)
         self._map.resize(size)
-        self._size = size
+        self._size, self._limit = size, size - _RESERVE
 
     def scan(self) -> Iterator[Found]:
         """What is committed, oldest first, without the times of the attempts.
@@ -345,6 +358,14 @@ class JournalView:
     def acknowledge(self, header: Header) -> None:
         """Tell the child which item was seen at work, see :meth:`Journal.await_seen`."""
         os.pwrite(self._file, _SEEN.pack(header.index + 1 if header.at_work else 0), _SEEN_AT)
+
+    def grow(self, size: int) -> bool:
+        """Make the file so large; False where this process cannot either, so that the disk is to blame and no child."""
+        try:
+            os.posix_fallocate(self._file, 0, size)
+        except OSError:
+            return False
+        return True
 
     def stop(self) -> None:
         """Ask the child to begin no more items."""

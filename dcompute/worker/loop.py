@@ -84,14 +84,15 @@ class Loop:
         process.meter.reset()
         self._checked = perf_counter()
         self._journal.set_state(State.EXECUTING)
-        last = -1
+        last, state = -1, State.FULL
         try:
             for index in self._calls(first, singles, pending):
                 last = index
                 if self._journal.is_stopped:
                     break
+            state = State.IDLE
         finally:
-            self._journal.set_state(State.IDLE)
+            self._journal.set_state(state)
             self._count_leftovers()
             process.leftovers.kill()
             if last >= 0:
@@ -163,6 +164,7 @@ class Loop:
             batch.keys[first], batch.attempts[first], process.run.run, params=process.params, seed=process.run.seed,
             scratch_root=process.scratch, report=self._report,
         )  # fmt: skip
+        item.join((batch.keys[index], batch.attempts[index]) for index in indexes[1:])
         journal.begin(first, indexes[-1], process.calls, monotonic())
         started = time()
         process.meter.begin()
@@ -220,7 +222,6 @@ def convict(journal: Journal, batch: BatchSpec, verdicts: Sequence[dict[str, Any
         index = verdict["index"]
         if verdict["failure"] is not None and not done[index]:
             figures = Figures._make(math.nan if value is None and place < 3 else value for place, value in enumerate(verdict["figures"]))
-            journal.write(index, False, time() - figures.duration, figures, b"", encode_failure(verdict["failure"]))
-            journal.end()
+            journal.convict(index, time() - figures.duration, figures, encode_failure(verdict["failure"]))
             done[index] = 1
     return done

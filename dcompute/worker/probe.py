@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pickle
@@ -18,9 +19,9 @@ from dcompute.dataset.store import Store
 from dcompute.errors import DcomputeError
 from dcompute.records import BatchSpec, RunSpec
 from dcompute.worker import code_cache
-from dcompute.worker.execution import SetupFailure, Work
 from dcompute.worker.slot import Slot
 from dcompute.worker.supervisor import supervisor
+from dcompute.worker.work import SetupFailure, Work
 
 #: A set-up that takes longer than this (seconds) is left to the first batch: the probe has seen that the workload can be opened.
 PATIENCE = 15.0
@@ -84,7 +85,9 @@ def _about(slot: Slot) -> dict[str, Any]:
 def _write(spec: RunSpec, token: str, answer: dict[str, Any]) -> str | None:
     store = Store.at(spec.dataset, dict(spec.storage_options))
     name = f"runs/{token}.probe-{secrets.token_hex(8)}.json"
-    store.create(name, json.dumps({"host": answer["host"], "pid": answer["pid"], "worker": answer["worker"]}).encode())
+    # nobody else has this name: one that is there was made by a request whose answer was lost
+    with contextlib.suppress(FileExistsError):
+        store.create(name, json.dumps({"host": answer["host"], "pid": answer["pid"], "worker": answer["worker"]}).encode())
     return name
 
 

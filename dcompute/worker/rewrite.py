@@ -35,9 +35,9 @@ from dcompute.dataset.store import Store
 from dcompute.errors import DatasetCorruptError, SchemaError, StoreError
 from dcompute.records import ATTEMPT_COLUMNS, FAILED, Failure, Kind, PartRef, Receipt
 from dcompute.worker import code_cache
+from dcompute.worker.briefing import brief
 from dcompute.worker.fitting import Fitting, Misfit
 from dcompute.worker.slot import Slot
-from dcompute.worker.tables import DETAILED, LONG_MESSAGE, SHORT_MESSAGE
 
 logger = logging.getLogger("dcompute.worker")
 
@@ -208,7 +208,7 @@ class _Rewriting:
             self._was,
             batch=self._new,
             execution=self._execution,
-            failures=tuple(_brief(failed[index], number) for number, index in enumerate(sorted(failed))),
+            failures=brief(failed[index] for index in sorted(failed)),
             results=parts,
             schema=to_text(self._fitting.written) if parts else None,
             joins=True,
@@ -257,10 +257,6 @@ def _keys(table: pa.Table) -> Any:
 def _failure(index: int, misfit: Misfit) -> Failure:
     # the plain text: events are packed strictly, and an enumeration's member is no text there
     return Failure(index=index, kind=Kind.PERMANENT.value, error=_ERROR, bases=_BASES, message=misfit.message)
-
-
-def _brief(failure: Failure, number: int) -> Failure:
-    return replace(failure, message=failure.message[: LONG_MESSAGE if number < DETAILED else SHORT_MESSAGE])
 
 
 def _corrupt(name: str, why: str) -> DatasetCorruptError:

@@ -83,4 +83,4 @@ class Slot:
         """Send an event to whoever follows a run; one that cannot be sent is lost, as storage holds the truth."""
         if self.worker is not None:
             with contextlib.suppress(Exception):
-                self.worker.log_event(f"dcompute-{run}", message)
+                self.worker.log_event(f"dcompute-{run}", {**message, "task": self._key})

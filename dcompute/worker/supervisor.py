@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
+import shutil
 import threading
 from collections.abc import Callable
 
 from dcompute.errors import ClusterError
+from dcompute.worker import scratch
 from dcompute.worker.children import Child, GuardianHandle, Idle
-from dcompute.worker.execution import Execution, Executor, SetupFailure, Tick, Work
+from dcompute.worker.execution import Executor
+from dcompute.worker.work import Execution, SetupFailure, Tick, Work
 
 __all__ = ["Execution", "SetupFailure", "Supervisor", "Tick", "Work", "release", "supervisor"]
 
@@ -53,18 +57,20 @@ class Supervisor:
         ------
         ClusterError
             No process can be started.
-        StoreError
-            The scratch folder is full.
         """
         self._keep(work.scratch)
-        executor = Executor(
-            work,
-            take=lambda fresh: self._take(work, fresh),
-            give=lambda child: self._give(child, work.memory_limit),
-            stopped=stopped,
-            ticked=ticked,
-        )
-        return executor.run()
+        with contextlib.ExitStack() as guardians:
+            try:
+                executor = Executor(
+                    work,
+                    take=lambda fresh, apart: self._take(work, fresh, guardians if apart else None),
+                    give=lambda child: self._give(child, work.memory_limit),
+                    stopped=stopped,
+                    ticked=ticked,
+                )
+            except OSError as error:
+                return Execution(setup_error=scratch.full(work.scratch, error), folder=str(work.folder), cut_short="full", untouched=True)
+            return executor.run()
 
     def release(self, run: str) -> None:
         """End the idle children of a run that has ended; returns at once."""
@@ -78,6 +84,8 @@ class Supervisor:
         self._children.retire()
         if guardian is not None:
             guardian.close()
+        for folder in self._folders:  # of which one that had to be killed has left something
+            shutil.rmtree(folder, ignore_errors=True)
 
     @property
     def guardian_pid(self) -> int | None:
@@ -105,19 +113,26 @@ class Supervisor:
             if not known and self._guardian is not None:
                 self._guardian.keep(folder)
 
-    def _take(self, work: Work, fresh: bool) -> Child:
+    def _take(self, work: Work, fresh: bool, guardians: contextlib.ExitStack | None) -> Child:
         child = None if fresh else self._children.take(work.identity)
         if fresh:
             # one slot, one child: an idle one of the same run would be one too many
             spare = self._children.take(work.identity)
             if spare is not None:
                 spare.retire()
-        return child or Child(self._guard(), work.identity)
+        return child or Child(self._guard() if guardians is None else self._guard_apart(guardians), work.identity)
+
+    def _guard_apart(self, guardians: contextlib.ExitStack) -> GuardianHandle:
+        """A guardian for one child, which ends with the batch; folders are kept by that of all."""
+        self._guard()
+        guardian = GuardianHandle()
+        guardians.callback(guardian.close)
+        return guardian
 
     def _give(self, child: Child, limit: int | None) -> None:
         growth = child.memory() - child.setup_memory
         allowed = GROWTH_SHARE * (limit - child.setup_memory) if limit else GROWTH
-        if not child.is_ready or growth > allowed or self._closed.is_set():
+        if not child.is_ready or growth > allowed or child.owner is not self._guardian or self._closed.is_set():
             child.retire()
         else:
             self._children.put(child)

@@ -20,6 +20,7 @@ from dcompute.errors import SchemaError
 from dcompute.records import BatchSpec, Failure, Kind, PartRef, Receipt, RunSpec
 from dcompute.worker.attempts import Attempts
 from dcompute.worker.blocks import MOST_COLUMNS, Entry, blocks, fitted, table_of
+from dcompute.worker.briefing import brief
 from dcompute.worker.columns import excerpt
 from dcompute.worker.rows import Rows, count
 
@@ -29,8 +30,6 @@ PART_BYTES = 128 * 2**20
 WAITING_BYTES, WAITING_ROWS = 16 * 2**20, 65_536
 #: What a row takes where nobody says.
 ROW_BYTES = 64
-#: The first failures of a receipt have their tracebacks, and messages up to the longer length.
-DETAILED, LONG_MESSAGE, SHORT_MESSAGE, LONG_TRACEBACK = 3, 2000, 300, 8000
 
 _ERROR = "dcompute.errors.SchemaError"
 _BASES = ("dcompute.errors.DcomputeError", "TypeError", "Exception", "BaseException")
@@ -221,7 +220,7 @@ class Parts:
             batch=self._batch.id,
             execution=self._execution,
             holds=(),
-            failures=tuple(_brief(failure, number) for number, failure in enumerate(failures)),
+            failures=brief(failures),
             results=tuple(self._results),
             schema=to_text(pa.schema([field for field in self._schema if field.name in self._columns])) if self._results else None,
             rows=sum(part.rows for part in self._results),
@@ -256,9 +255,3 @@ def _first_value(rows: Any, name: str) -> str:
         return next((excerpt(value.as_py()) for value in rows.column(name) if value.is_valid), "")
     each = [rows] if type(rows) is dict else rows
     return next((excerpt(row[name]) for row in chain(each) if row.get(name) is not None), "")
-
-
-def _brief(failure: Failure, number: int) -> Failure:
-    if number < DETAILED:
-        return replace(failure, message=failure.message[:LONG_MESSAGE], traceback=failure.traceback[-LONG_TRACEBACK:])
-    return replace(failure, message=failure.message[:SHORT_MESSAGE], traceback="")

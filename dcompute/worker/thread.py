@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from dcompute.records import RunSpec
-from dcompute.worker import attempt, context, system
-from dcompute.worker.attempt import call, call_group, one_of_group
-from dcompute.worker.execution import Execution, SetupFailure, Tick, Work
+from dcompute.worker import attempt, context, scratch, system
+from dcompute.worker.attempt import call, call_group, encode_failure, one_of_group
 from dcompute.worker.finish import Finisher, Surroundings
 from dcompute.worker.journal import Figures, Journal, Measured, MemoryMeasured
 from dcompute.worker.meter import LONG, share
+from dcompute.worker.verdict import unnoted
+from dcompute.worker.work import Execution, SetupFailure, Tick, Work
 
 # The workload that a thread has ready: one a slot, as with children.
 _ready = threading.local()
@@ -49,20 +50,32 @@ def execute(work: Work, *, stopped: Callable[[], str | None], ticked: Callable[[
     except BaseException as error:  # noqa: BLE001  whatever the values' classes raise
         return Execution(setup_error=_failure(error, "values"), untouched=True)
     setup_seconds = time.monotonic() - began
-    folder = Path(work.scratch) / f"{work.batch.id}-{work.execution}"
-    folder.mkdir(parents=True)
-    journal = Journal(str(folder / "journal"), create=True)
     try:
-        reason = _Loop(work, values, journal=journal, stopped=stopped, ticked=ticked).run()
+        return _execute(work, _Loop(work, values, stopped=stopped, ticked=ticked), began, setup_seconds)
+    except OSError as error:
+        if not scratch.is_full(error):
+            raise
+        return Execution(setup_error=scratch.full(work.scratch, error), folder=str(work.folder), cut_short="full")
+
+
+def _execute(work: Work, loop: _Loop, began: float, setup_seconds: float) -> Execution:
+    folder, failure = str(work.folder), None
+    work.folder.mkdir(parents=True)
+    journal = Journal(str(work.folder / "journal"), create=True)
+    try:
+        try:
+            reason = loop.run(journal)
+        except OSError as error:
+            failure, reason = scratch.full(work.scratch, error), "full"
         times = {"slot_seconds": time.monotonic() - began, "setup_seconds": setup_seconds, "leftovers": 0}
         around = Surroundings(worker=work.worker, memory_limit=None, pid=os.getpid())
-        made = Finisher(str(folder), work.run, work.batch, around).finish(journal, work.execution, times)
+        made = Finisher(folder, work.run, work.batch, around).finish(journal, work.execution, times)
     finally:
         journal.close()
     if made is None:
-        return Execution(folder=str(folder), cut_short=reason, untouched=True)
+        return Execution(folder=folder, cut_short=reason, setup_error=failure, untouched=failure is None)
     receipt, files = made
-    return Execution(receipt=receipt, files=files, folder=str(folder), cut_short=reason)
+    return Execution(receipt=receipt, files=files, folder=folder, cut_short=reason, setup_error=failure)
 
 
 def set_up(run: RunSpec) -> SetupFailure | None:
@@ -99,7 +112,6 @@ class _Loop:
         work: Work,
         values: list[Any],
         *,
-        journal: Journal,
         stopped: Callable[[], str | None],
         ticked: Callable[[Tick], None],
     ) -> None:
@@ -109,13 +121,13 @@ class _Loop:
         self._single = one_of_group(self._function) if work.run.group else self._function
         self._params: dict[str, Any] = _ready.params
         self._values = values
-        self._journal = journal
         self._stopped = stopped
         self._ticked = ticked
         self._scratch = str(Path(work.scratch) / "items")
 
-    def run(self) -> str | None:
+    def run(self, journal: Journal) -> str | None:
         """Execute all; why it ended early, or None."""
+        self._journal = journal
         excluded = set(self._work.batch.exclude)
         pending = [index for index in range(len(self._work.batch)) if index not in excluded]
         for indexes in _chunks(pending, self._run.group or 1):
@@ -132,11 +144,18 @@ class _Loop:
         item, started, before = self._begin(index)
         succeeded, payload = call(self._single, self._values[index])
         figures = _figures(before)
-        self._journal.write(index, succeeded, started, figures, _encoded(item), payload)
+        try:
+            self._journal.write(index, succeeded, started, figures, _encoded(item), payload)
+        except OSError:
+            if not self._run.idempotent:  # it has an outcome all the same: it must not be executed again
+                self._journal.convict(index, started, figures, encode_failure(unnoted()))
+            context.end()
+            raise
         self._end()
 
     def _group(self, indexes: list[int]) -> bool:
         item, started, before = self._begin(indexes[0])
+        item.join((self._work.batch.keys[index], self._work.batch.attempts[index]) for index in indexes[1:])
         results = call_group(self._function, [self._values[index] for index in indexes])
         each = share(_figures(before), len(indexes))
         for index, payload in zip(indexes, results or (), strict=False):

@@ -248,9 +248,9 @@ class TestBroken:
         assert "127.0.0.1:9" in done.stderr
 
     def test_storage_that_cannot_be_written_is_exit_code_3(self, here):
-        """A dataset below a file."""
+        """A dataset below a file, which is named."""
         give(here, a="1")
-        call(here, "run", "work.py:read", "in/*.txt", "work.py/out", code=3)
+        assert "work.py is a file" in call(here, "run", "work.py:read", "in/*.txt", "work.py/out", code=3).stderr
 
 
 class TestInterrupted:

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import pickle
+import resource
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,17 +21,19 @@ from distributed import Client, LocalCluster
 
 import dcompute as dc
 from dcompute.code import pack
+from dcompute.dataset.names import started_name
 from dcompute.dataset.parts import mark_name, read_receipt
 from dcompute.dataset.store import Store
 from dcompute.errors import ClusterError, InitializerError, ItemError, StoreError
 from dcompute.graph import Packed, Placement, batch_task, pack_values, probe_task
 from dcompute.records import BatchSpec, ItemKey, Kind, Receipt, RunSpec, batch_id
+from dcompute.testing import Fault, FaultStore
 from dcompute.worker import code_cache
 from dcompute.worker.batch import BatchTask, run_batch
 from dcompute.worker.delayed import run_delayed
-from dcompute.worker.execution import Execution
 from dcompute.worker.probe import probe, versions
 from dcompute.worker.slot import Slot
+from dcompute.worker.work import Execution
 from dcompute.workload import Workload
 
 RUN = "20240101T000000-00000001"
@@ -343,6 +346,35 @@ def test_a_storage_that_fails_for_good_is_an_error(tmp_path: Path) -> None:
     assert [name.partition("/")[0] for name in _files(tmp_path)] == ["results"]
 
 
+def test_an_execution_that_began_before_is_waited_for(tmp_path: Path) -> None:
+    """What may be executed once only is not begun again: the mark counts that the first still writes; without one, nothing does."""
+    run, batch = _spec(tmp_path, double, isolation="thread", idempotent=False), _batch([1], once=True)
+    store = Store.at(tmp_path)
+    first = BatchTask(Slot(), run, batch)
+    store.create(started_name(batch.id), first._execution.encode())
+    pauses: list[float] = []
+    assert "once only" in BatchTask(Slot(), run, batch, sleep=pauses.append).execute()["nothing"]
+    assert 2 <= sum(pauses) <= 5
+    answers: list[dict[str, Any]] = []
+    second = BatchTask(Slot(), run, batch, sleep=lambda _: answers.append(first.execute())).execute()
+    assert answers == [second]
+    assert Receipt.from_json(second["receipt"]).execution == first._execution
+
+
+def test_a_claim_is_taken_back_once(tmp_path: Path) -> None:
+    """Where the answer to that was lost, the claim that stands there when it is asked for again is another's, and stays."""
+
+    def broken(value: int) -> int:
+        return value
+
+    run, batch = _spec(tmp_path, broken, isolation="thread", idempotent=False, timeout=1.0), _batch([1], once=True)
+    store = FaultStore(Store.at(tmp_path), [Fault("remove", how="after")])
+    task = BatchTask(Slot(), run, batch, sleep=lambda _: store.create(started_name(batch.id), b"another"))
+    task._store = store
+    assert "setup_error" in task.execute()
+    assert store.read(started_name(batch.id)) == b"another"
+
+
 def test_no_local_files_are_left(client: Client, tmp_path: Path) -> None:
     """What was uploaded is removed from the worker's scratch."""
     _send(client, _spec(tmp_path, double), _batch([1])).result()
@@ -370,6 +402,31 @@ def test_without_a_child_the_outcomes_are_the_same(client: Client, tmp_path: Pat
     assert rows["memory_measured"] == [None, None, "process"]
     assert rows["cpu_user"][2] >= 0.04
     assert [None if text is None else json.loads(text) for text in rows["metrics"]] == [{"key": "0"}, None, {"key": "2"}]
+
+
+@pytest.mark.parametrize("idempotent", [True, False])
+def test_a_full_scratch_folder_keeps_what_a_thread_finished(tmp_path: Path, idempotent: bool) -> None:
+    """The receipt holds what was noted, and the item at work only where it must not be executed again; the answer names the folder."""
+    calls = tmp_path / "calls"
+
+    def grow(x: int) -> str:
+        with calls.open("a") as file:
+            file.write("x")
+        return "x" * 200_000
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, before[1]))
+    try:
+        run = _spec(tmp_path / "d", grow, isolation="thread", idempotent=idempotent)
+        answer = _run_here(run, _batch(list(range(8))))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    receipt = Receipt.from_json(answer["receipt"])
+    begun = len(calls.read_text())
+    assert 1 < begun < 8
+    assert receipt.holds == ((0, begun - idempotent),)
+    assert [(failure.index, failure.kind) for failure in receipt.failures] == ([] if idempotent else [(begun - 1, "infrastructure")])
+    assert "is full" in answer["setup_error"]["text"]
 
 
 def test_a_thread_keeps_the_promises_it_can(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from distributed import Client, LocalCluster
 
 import dcompute as dc
 from dcompute.dataset.requests import post_request
@@ -111,7 +112,21 @@ def test_a_with_block_that_raises_cancels_its_run(stuck: Stuck) -> None:
     assert run.summary().state == "cancelled"
 
 
-def test_cancel_ends_a_run_whose_inputs_are_slow_to_come(tmp_path: Path) -> None:
+def by_request(run: dc.Run) -> None:
+    """As ``dcompute cancel`` does it."""
+    assert dc.open(run.url).cancel() == run.id
+
+
+def ended_soon(run: dc.Run, cancel: Callable[[dc.Run], object]) -> None:
+    began = time.monotonic()
+    cancel(run)
+    with pytest.raises(RunCancelled):
+        run.wait(20, progress="quiet")
+    assert time.monotonic() - began < SOON
+
+
+@pytest.mark.parametrize("cancel", [dc.Run.cancel, by_request])
+def test_cancel_ends_a_run_whose_inputs_are_slow_to_come(tmp_path: Path, cancel: Callable[[dc.Run], object]) -> None:
     """Also before the first of them: nobody waits for an input that is not wanted any more."""
     asked, release = threading.Event(), threading.Event()
 
@@ -122,14 +137,30 @@ def test_cancel_ends_a_run_whose_inputs_are_slow_to_come(tmp_path: Path) -> None
 
     run = dc.map(double, slow(), tmp_path / "d")
     assert asked.wait(10)
-    began = time.monotonic()
-    run.cancel()
     try:
-        with pytest.raises(RunCancelled):
-            run.wait(20, progress="quiet")
-        assert time.monotonic() - began < SOON
+        ended_soon(run, cancel)
     finally:
         release.set()
+
+
+@pytest.mark.parametrize("cancel", [dc.Run.cancel, by_request])
+def test_cancel_ends_a_run_that_waits_for_busy_workers(tmp_path: Path, cancel: Callable[[dc.Run], object]) -> None:
+    """Also before they have shown that they can do the work."""
+    release = tmp_path / "release"
+    with (
+        LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0", worker_dashboard_address=":0", memory_limit=0
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        busy = client.submit(until, release.exists, 60, "the end of the test")
+        run = dc.map(double, range(3), tmp_path / "d", client=client)
+        try:
+            until(lambda: run.status().note == "checking workers", 20, "the probes")
+            ended_soon(run, cancel)
+        finally:
+            release.touch()
+            busy.result(20)
 
 
 def test_errors_raise_stops_a_run_at_the_first_final_failure(stuck: Stuck) -> None:

@@ -15,6 +15,7 @@ import sys
 import textwrap
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,10 @@ import pytest
 from dcompute.code import pack
 from dcompute.errors import InternalError
 from dcompute.records import BatchSpec, ItemKey, Receipt, RunSpec, batch_id
-from dcompute.worker import system
+from dcompute.worker import execution, system
+from dcompute.worker.context import current
 from dcompute.worker.supervisor import Execution, Supervisor, Work
+from dcompute.worker.thread import execute as in_thread
 from dcompute.workload import Workload
 
 MIB = 1 << 20
@@ -65,7 +68,8 @@ class Batch:
         )  # fmt: skip
         work = Work(run=run, batch=self.spec, execution=f"{number:08x}", scratch=str(folder / "scratch"), memory_limit=limit)
         self.ticks: list[Any] = []
-        self.done: Execution = keeper.execute(work, stopped=self.stopped, ticked=self.ticks.append)
+        execute = in_thread if run.isolation == "thread" else keeper.execute
+        self.done: Execution = execute(work, stopped=self.stopped, ticked=self.ticks.append)
         self.calls = [int(line) for line in calls.read_text().split()] if calls.exists() else []
 
     @property
@@ -134,12 +138,15 @@ def do_hang() -> None:
         time.sleep(60)
 
 
-def do_hog(size: int = 1 << 30) -> int:
-    held = []
-    while size > 0:
-        held.append(bytearray(b"x" * (8 * MIB)))
-        size -= 8 * MIB
-    return len(held)
+def do_hold(size: int) -> int:
+    return len([bytearray(b"x" * (8 * MIB)) for _ in range(size // (8 * MIB))])
+
+
+def do_hog() -> None:
+    """Hold much until the end: a worker that is seldom given a core must see it too."""
+    held = [bytearray(b"x" * (8 * MIB)) for _ in range(64)]
+    time.sleep(60)
+    del held
 
 
 def do_hog_in_fork() -> int:
@@ -247,9 +254,20 @@ def do_kill_guardian_once(path: str) -> int:
     return 1
 
 
-def do_kill_guardian() -> None:
+def do_kill_guardian(after: float = 0.0) -> None:
+    time.sleep(after)
     os.kill(os.getppid(), signal.SIGKILL)
     time.sleep(60)
+
+
+def do_stop_guardian() -> int:
+    os.kill(os.getppid(), signal.SIGSTOP)
+    return 1
+
+
+def do_stop_guardian_and_hang() -> None:
+    do_stop_guardian()
+    do_hang()
 
 
 def connection() -> int:
@@ -297,6 +315,20 @@ def do_truncate_all(pause: float) -> int:
     return 1
 
 
+def do_return(size: int) -> str:
+    return "x" * size
+
+
+def do_forbid_and_return(size: int) -> str:
+    do_forbid_files()
+    return "x" * size
+
+
+def do_return_columns(count: int) -> dict[str, int]:
+    """Few bytes as a pickle, many as Parquet."""
+    return dict.fromkeys(map(str, range(count)), 1)
+
+
 def do_forget_path() -> int:
     sys.path.clear()
     sys.meta_path.clear()
@@ -336,6 +368,18 @@ def do_exec() -> None:
 def do_close_files() -> None:
     os.closerange(3, 256)
     time.sleep(60)
+
+
+def do_leave_a_crash_ticking(seconds: float) -> int:
+    """Succeed; whoever is at work so much later dies of it."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    return 1
+
+
+def do_leave_a_segfault_ticking(seconds: float) -> int:
+    threading.Timer(seconds, ctypes.string_at, (0,)).start()
+    return 1
 
 
 def do_signal_ignored() -> None:
@@ -398,6 +442,22 @@ def test_failures_one_after_another(keeper, tmp_path):
     batch.check_neighbours({0: "crash", 2: "crash", 3: "crash", 5: "permanent"})
 
 
+@pytest.mark.parametrize("left", ["leave_a_crash_ticking", "leave_a_segfault_ticking"])
+def test_a_crash_that_an_earlier_item_left_behind_convicts_nobody(keeper, tmp_path, left):
+    """The neighbour at work is executed again alone in a fresh child and succeeds; the others were executed once."""
+    batch = Batch(keeper, tmp_path, ["fine", (left, 0.2), ("sleep", 1.0), "fine"])
+    assert batch.failed() == {}
+    assert batch.calls == [0, 1, 2, 2, 3]
+    assert_nothing_left(keeper)
+
+
+def test_a_crash_where_nothing_may_run_twice(keeper, tmp_path):
+    """With ``idempotent=False`` the item at work is convicted at once: its call had begun."""
+    batch = Batch(keeper, tmp_path, ["fine", "segfault", "fine"], idempotent=False)
+    batch.check_neighbours({1: "crash"})
+    assert batch.calls == [0, 1, 2]
+
+
 def test_hang_is_killed_at_its_timeout(keeper, tmp_path):
     """A call that does not end, and ignores SIGTERM, is killed soon after its timeout."""
     batch = Batch(keeper, tmp_path, [*FINE, "signal_ignored", *FINE], timeout=0.5)
@@ -438,7 +498,7 @@ def test_memory_that_processes_share_counts_once(keeper, tmp_path):
 
 def test_below_the_limit_nobody_is_killed(keeper, tmp_path):
     """An item that stays below its limit succeeds, and its row tells its own peak."""
-    batch = Batch(keeper, tmp_path, ["fine", ("hog", 100 * MIB), "fine"], memory_limit=600 * MIB)
+    batch = Batch(keeper, tmp_path, ["fine", ("hold", 104 * MIB), "fine"], memory_limit=600 * MIB)
     batch.check_neighbours({})
     assert 100 * MIB <= batch.rows[1]["peak_memory"] < 300 * MIB
     assert batch.rows[1]["measured"] == "item"
@@ -446,8 +506,8 @@ def test_below_the_limit_nobody_is_killed(keeper, tmp_path):
 
 
 def test_prints_without_end_harm_nothing(keeper, tmp_path):
-    """Of 200 MB of prints the head and the tail are kept; the neighbours' rows have only what they printed."""
-    batch = Batch(keeper, tmp_path, [("print_all", "before"), ("print", 200), ("print_all", "after"), "fine"])
+    """Of 1 GB of prints the head and the tail are kept; the neighbours' rows have only what they printed."""
+    batch = Batch(keeper, tmp_path, [("print_all", "before"), ("print", 1024), ("print_all", "after"), "fine"])
     batch.check_neighbours({})
     shown = [(row["stdout"], row["stderr"]) for row in batch.rows]
     assert shown[0] == ("before\n", "BEFORE\n")
@@ -474,8 +534,9 @@ def test_processes_in_their_own_session_are_killed(keeper, tmp_path, command):
     strays = tmp_path / "strays"
     batch = Batch(keeper, tmp_path, ["fine", (command, str(strays)), "fine"], timeout=3.0)
     batch.check_neighbours({} if command == "stray" else {1: "timeout" if command == "stray_and_hang" else "crash"})
-    (pid,) = pids_in(strays)
-    assert not system.is_alive(pid)
+    left = pids_in(strays)
+    assert len(left) == (2 if command == "stray_and_exit" else 1), "a crash in a used process is executed again"
+    assert not any(map(system.is_alive, left))
     if command == "stray":
         assert batch.rows[1]["leftovers"] == 1
         assert batch.receipt.leftovers == 1
@@ -505,6 +566,47 @@ def test_guardian_killed_by_an_item(keeper, tmp_path):
     assert batch.calls.count(3) == 3
     assert batch.rows[3]["error"] == "guardian died"
     assert_nothing_left(keeper)
+
+
+def test_guardian_killed_by_somebody_elses_item(keeper, tmp_path):
+    """Another slot's item that was at work when the guardian was killed goes on below a guardian of its own, out of reach of the guilty."""
+    found: dict[str, Batch] = {}
+
+    def execute(name: str, commands: list[Any]) -> None:
+        (tmp_path / name).mkdir()
+        found[name] = Batch(keeper, tmp_path / name, commands)
+
+    guilty = threading.Thread(target=execute, args=("guilty", ["fine", ("kill_guardian", 0.5), "fine"]))
+    guilty.start()
+    execute("innocent", [("sleep", 2.5), "fine"])
+    guilty.join()
+    found["guilty"].check_neighbours({1: "crash"})
+    assert found["guilty"].calls.count(1) == 3
+    assert found["innocent"].failed() == {}
+    assert found["innocent"].calls in ([0, 0, 1], [0, 1]), "once more, where it had begun by then"
+    assert_nothing_left(keeper)
+
+
+def test_a_guardian_that_does_not_answer_is_replaced(keeper, tmp_path, monkeypatch):
+    """An item that stops the guardian and hangs is killed at its timeout all the same, and the batch goes on below another."""
+    monkeypatch.setattr(execution, "DEATH_TIMEOUT", 1.0)
+    batch = Batch(keeper, tmp_path, [*FINE, "stop_guardian_and_hang", *FINE], timeout=0.5)
+    batch.check_neighbours({3: "timeout"})
+    assert_nothing_left(keeper)
+
+
+def test_a_stopped_guardian_is_ended_with_all_below_it(tmp_path):
+    """A supervisor that closes waits for a moment only, and leaves no process and no folder, stopped ones neither."""
+    keeper = Supervisor()
+    Batch(keeper, tmp_path, ["fine", "stop_guardian"]).check_neighbours({})
+    known = [keeper.guardian_pid, *system.descendants(keeper.guardian_pid)]
+    assert len(known) == 2
+    os.kill(known[1], signal.SIGSTOP)
+    began = time.monotonic()
+    keeper.close()
+    assert time.monotonic() - began < 15
+    assert [system.is_alive(pid) for pid in known] == [False, False]
+    assert not (tmp_path / "scratch").exists()
 
 
 @pytest.mark.parametrize("number", [3, 4])
@@ -541,6 +643,80 @@ def test_rows_are_written_by_a_sound_process(keeper, tmp_path, command):
     batch = Batch(keeper, tmp_path, [*FINE, command])
     batch.check_neighbours({})
     assert_nothing_left(keeper)
+
+
+def test_who_forbids_its_process_to_write_is_convicted(keeper, tmp_path):
+    """Where the disk has room, the first item of a process that cannot be noted is to blame; one that comes after others is not."""
+    batch = Batch(keeper, tmp_path, [("forbid_and_return", 300_000), ("forbid_and_return", 10), ("return", 600_000), ("return", 10)])
+    assert batch.failed() == {0: "crash"}
+    assert sorted(batch.results) == [1, 2, 3]
+    assert batch.rows[0]["error"] == "file limit"
+    assert batch.calls == [0, 1, 2, 2, 3]
+    assert batch.done.setup_error is None
+    assert_nothing_left(keeper)
+
+
+@contextlib.contextmanager
+def disk_of(size: int) -> Iterator[Supervisor]:
+    """A supervisor that can write no file larger than so many bytes, nor can its children."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    keeper = Supervisor()
+    try:
+        yield keeper
+    finally:
+        keeper.close()
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_full_scratch_keeps_what_is_finished(tmp_path):
+    """What is finished is made into parts and nothing of it is executed again; nobody is blamed, and the folder is named."""
+    with disk_of(1_000_000) as keeper:
+        batch = Batch(keeper, tmp_path, [("return", 100_000)] * 8)
+        results = batch.results
+    ((first, end),) = batch.receipt.holds
+    assert (first, batch.failed()) == (0, {})
+    assert 2 <= end < 8
+    assert results == list(range(end))
+    assert batch.calls == list(range(end + 1)), "the item at work goes out again, with those after it"
+    assert batch.done.cut_short == "full"
+    failure = batch.done.setup_error
+    assert failure is not None
+    assert failure.stage == "scratch"
+    assert str(tmp_path / "scratch") in failure.text
+    assert "worker.scratch" in failure.text
+
+
+def test_full_scratch_where_nothing_may_run_twice(tmp_path):
+    """With ``idempotent=False`` the item at work has an outcome, for which there is room: the batch goes out again without it."""
+    with disk_of(1_000_000) as keeper:
+        batch = Batch(keeper, tmp_path, [("return", 100_000)] * 8, idempotent=False)
+        rows = batch.rows
+    ((_, end),) = batch.receipt.holds
+    assert batch.calls == list(range(end))
+    assert batch.failed() == {end - 1: "infrastructure"}
+    assert rows[-1]["error"] == "scratch full"
+
+
+@pytest.mark.parametrize(
+    ("size", "command"),
+    [
+        pytest.param(100_000, "fine", id="no journal"),
+        pytest.param(300_000, ("return", 400_000), id="no outcome"),
+        pytest.param(300_000, ("return_columns", 2000), id="no parts"),
+    ],
+)
+def test_scratch_too_full_for_anything(tmp_path, size, command):
+    """Where nothing at all can be kept the batch comes to nothing, with the folder named, and leaves nothing behind."""
+    with disk_of(size) as keeper:
+        batch = Batch(keeper, tmp_path, [command])
+        batch.done.discard()
+        assert list((tmp_path / "scratch").iterdir()) == []
+    failure = batch.done.setup_error
+    assert failure is not None
+    assert (batch.done.receipt, failure.stage) == (None, "scratch")
+    assert str(tmp_path / "scratch") in failure.text
+    assert not batch.done.untouched or not batch.calls
 
 
 @pytest.mark.parametrize("pause", [0.0, 0.1])
@@ -589,6 +765,21 @@ def test_group_with_a_guilty_item(keeper, tmp_path):
         assert {row["measured"] for row in batch.rows[5:]} == {"group"}
         assert batch.calls.count(9) == 1
     assert_nothing_left(keeper)
+
+
+def tell_seeds(values: list[Any]) -> list[dict[str, Any]]:
+    return [{"key": item.key, "seed": item.seed} for item in current().items]
+
+
+@pytest.mark.parametrize("isolation", ["process", "thread"])
+def test_items_of_a_group_know_their_own_seeds(keeper, tmp_path, isolation):
+    """In one call with several items each is told with the key and seed that its row has."""
+    batch = Batch(keeper, tmp_path, FINE, function=tell_seeds, group=2, seed=5, isolation=isolation)
+    told = pq.read_table(batch.done.files[0][0]).to_pylist()
+    assert [row["key"] for row in told] == [row["item_key"] for row in told] == ["0", "1", "2"]
+    assert [row["seed"] for row in told] == [row["seed"] for row in batch.rows]
+    assert len({row["seed"] for row in told}) == 3
+    assert {row["measured"] for row in batch.rows} == {"group"}, "none was executed by itself"
 
 
 def test_cancel_keeps_what_is_finished(keeper, tmp_path):
@@ -651,7 +842,7 @@ class Crashing(Broken):
 @pytest.mark.parametrize(("function", "text"), [(Broken, "no model here"), (Stuck, "did not end within 1 s"), (Crashing, "exit code 5")])
 def test_failed_setup_is_nobodys_fault(keeper, tmp_path, function, text):
     """Set-up that raises, hangs or crashes is told with its log, and no item is billed."""
-    batch = Batch(keeper, tmp_path, FINE, function=function, setup_timeout=1.0)
+    batch = Batch(keeper, tmp_path, FINE, function=function, setup_timeout=1.0 if function is Stuck else 60.0)
     failure = batch.done.setup_error
     assert failure is not None
     assert text in failure.text
@@ -660,8 +851,9 @@ def test_failed_setup_is_nobodys_fault(keeper, tmp_path, function, text):
     assert_nothing_left(keeper)
 
 
-def test_worker_killed_leaves_nothing(tmp_path):
-    """When the worker process is killed -9, child, strays and guardian end within seconds, and its scratch folder is removed."""
+@pytest.mark.parametrize("stopped", [False, True])
+def test_worker_killed_leaves_nothing(tmp_path, stopped):
+    """When the worker is killed -9, child, strays and guardian (a stopped one too) end within seconds, and its scratch is removed."""
     strays, pids = tmp_path / "strays", tmp_path / "pids"
     script = textwrap.dedent(f"""
         import sys, json, pathlib, threading, time
@@ -683,9 +875,11 @@ def test_worker_killed_leaves_nothing(tmp_path):
         assert worker.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.01)
+    known = json.loads(pids.read_text()) + pids_in(strays)
+    if stopped:
+        os.kill(known[0], signal.SIGSTOP)
     worker.kill()
     worker.wait()
-    known = json.loads(pids.read_text()) + pids_in(strays)
     assert len(set(known)) >= 3
     while any(system.is_alive(pid) for pid in known) or (tmp_path / "scratch").exists():
         assert time.monotonic() < deadline, "processes are left"

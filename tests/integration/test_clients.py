@@ -72,7 +72,9 @@ def test_a_client_that_exists_is_used_and_left_as_it_was(cluster: SpecCluster, t
 def test_a_cluster_can_be_named(what: str, tmp_path: Path) -> None:
     """``client=`` takes a Client, a cluster or an address, and goes before the Client that is current."""
     with (
-        LocalCluster(n_workers=1, threads_per_worker=1, processes=False, protocol="tcp://", dashboard_address=None) as wanted,
+        LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=False, protocol="tcp://", dashboard_address=":0", worker_dashboard_address=":0"
+        ) as wanted,
         spec_cluster() as other,
         Client(wanted, set_as_default=False) as client,
         Client(other),
@@ -122,7 +124,9 @@ def test_an_asynchronous_client_is_used(tmp_path: Path) -> None:
 
     async def main() -> tuple[set[str], set[str]]:
         async with (
-            LocalCluster(n_workers=1, threads_per_worker=1, processes=False, asynchronous=True, dashboard_address=None) as cluster,
+            LocalCluster(
+                n_workers=1, threads_per_worker=1, processes=False, asynchronous=True, dashboard_address=":0", worker_dashboard_address=":0"
+            ) as cluster,
             Client(cluster, asynchronous=True) as client,
         ):
             run = dc.map(double, range(4), tmp_path / "d")
@@ -139,7 +143,9 @@ def test_an_asynchronous_client_that_was_not_awaited_is_refused(tmp_path: Path) 
     """It is connected to nothing yet; dc.map itself says so, and to await it."""
 
     async def main() -> None:
-        async with LocalCluster(n_workers=0, processes=False, asynchronous=True, dashboard_address=None) as cluster:
+        async with LocalCluster(
+            n_workers=0, processes=False, asynchronous=True, dashboard_address=":0", worker_dashboard_address=":0"
+        ) as cluster:
             client = Client(cluster, asynchronous=True, set_as_default=False)
             with pytest.raises(UsageError, match="await"):
                 dc.map(double, [1], tmp_path / "d", client=client)

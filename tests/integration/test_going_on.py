@@ -291,6 +291,18 @@ def test_a_dataset_has_one_workload_by_name(tmp_path: Path) -> None:
         dc.map(lambda number: number, [1], tmp_path / "d")
 
 
+def test_a_lambda_without_a_name_is_known_by_its_code(tmp_path: Path) -> None:
+    """The same one goes on; another one is refused, for nobody can tell whether it is an older form or another workload."""
+    for inputs in ([1], [1, 2]):
+        finished(lambda number: number, inputs, tmp_path / "d")
+    for act in (lambda *line: finished(*line), lambda *line: dc.preview(*line)):
+        with pytest.raises(DatasetMismatchError, match="another lambda"):
+            act(lambda number: -number, [1, 2, 3], tmp_path / "d")
+    assert values(tmp_path / "d") == {"1": 1, "2": 2}
+    named = finished(lambda number: -number, [1, 2, 3], tmp_path / "d", name="<lambda>")
+    assert named.summary().kept_changed == 2
+
+
 # ---------------------------------------------------------------------------------------------------------------- preview, outcomes
 
 
@@ -304,7 +316,7 @@ def test_preview_says_what_a_run_would_do_and_writes_nothing(tmp_path: Path) -> 
     files = sorted(url.rglob("*"))
     again = dc.preview(old_form(), [1, 2, 3, 4, 4], url)
     assert (again.todo, dict(again.reasons)) == (1, {"new": 1, "done before": 2, "failed before, stays (permanent)": 1, "given twice": 1})
-    assert "1 items would be executed" in str(again)
+    assert "1 item would be executed" in str(again)
     assert dc.preview(old_form(version="2"), [1, 2, 3], url).reasons == {"again, version changed": 3}
     assert dc.preview(old_form(), [3], url, retry_failed=True).reasons == {"again, failed before (permanent)": 1}
     assert sorted(url.rglob("*")) == files

@@ -133,7 +133,7 @@ def test_a_changed_file_is_redone_alone_and_its_old_rows_are_gone(tmp_path: Path
     }
     assert frame[frame["item_key"] == str(folder / "b.txt")]["line"].tolist() == ["changed"]
     assert len(run.attempts().compute()) == 5
-    assert "1 were done again because their input" in str(summary)
+    assert "1 was done again because its input" in str(summary)
 
 
 def test_files_elsewhere_come_as_their_urls(tmp_path: Path) -> None:
@@ -247,10 +247,20 @@ def test_a_value_without_a_key_needs_one(tmp_path: Path) -> None:
     assert (summary.skipped, summary.redone) == (1, 1)
 
 
+def test_a_run_with_nothing_to_do_says_why(tmp_path: Path) -> None:
+    """No file matches, or all was done before: in the summary, and in the figures that progress shows."""
+    run = finished(text, dc.files(tmp_path / "raw" / "*.cvs"), tmp_path / "d")
+    assert f"there were no inputs: no file matches {tmp_path}/raw/*.cvs: there is no folder {tmp_path}/raw" in str(run.summary())
+    assert run.status().before == 0
+    finished(text, [1, 2], tmp_path / "d")
+    again = finished(text, [1, 2, 2], tmp_path / "d")
+    assert (again.status().before, again.summary().why_none) == (2, "")
+
+
 def test_a_key_function_that_raises_says_for_which_input(tmp_path: Path) -> None:
     """Before anything runs, where inputs can be counted."""
     with pytest.raises(InputError, match=r"key= raised KeyError: 'id' for input 1"):
-        dc.map(text, [{"id": 1}, {}], tmp_path / "d", key="id").wait(60, progress="quiet")
+        dc.map(text, [{"id": 1}, {}], tmp_path / "d", key=lambda value: value["id"]).wait(60, progress="quiet")
     assert dc.open(tmp_path / "d").status().attempts == 0
 
 

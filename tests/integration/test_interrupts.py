@@ -91,13 +91,16 @@ def test_a_script_that_ends_without_wait_waits_for_its_run(tmp_path: Path) -> No
 
 
 def test_ctrl_c_while_the_interpreter_waits_commits_what_is_done(tmp_path: Path) -> None:
-    """Also after the script's last line a person learns how to go on."""
-    script = Script(tmp_path, "")
+    """Also after the script's last line a person learns how to go on, and a shell that it was interrupted; other work at exit is done."""
+    script = Script(tmp_path, 'import atexit; atexit.register(print, "at exit")')
     process = script.start()
     script.hangs()
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=15)
+    out, err = process.communicate(timeout=15)
+    assert process.returncode in (-signal.SIGINT, 128 + signal.SIGINT)
+    assert out == "at exit\n"
     assert "run the same line again: python index.py --fast" in err
+    assert "Traceback" not in err
     done = script.values()
     assert set(done) == {int(x) for x in script.trace.read_text().split() if int(x) % 4 != 3}
     assert not open_dataset(Store.at(script.dataset))[1].is_open

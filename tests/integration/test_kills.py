@@ -16,6 +16,7 @@ from pathlib import Path
 import pandas as pd
 import psutil
 import pytest
+from distributed import Client
 
 import dcompute as dc
 from tests.processes import DaskProcesses, below, dask_processes, kill, until
@@ -160,6 +161,20 @@ def test_a_killed_scheduler_ends_the_run_and_the_same_line_goes_on(tmp_path: Pat
     with dask_processes(tmp_path / "two") as cluster:
         finish(start(dataset, trace, files, cluster.address))
     check(dataset, trace, files, tmp_path, lost_batches=2 * 2)
+
+
+def test_workers_killed_while_they_are_asked_hold_no_run_up(tmp_path: Path, cluster: DaskProcesses) -> None:
+    """All are busy, and die before they have shown that they can do the work: those that come in their place are asked."""
+    with Client(cluster.address, set_as_default=False) as client:
+        there = list(client.scheduler_info()["workers"])
+        busy = [client.submit(time.sleep, 600, workers=[address], pure=False) for address in there]
+        run = dc.map(len, ["a", "bb"], tmp_path / "d", client=client)
+        until(lambda: run.status().note == "checking workers", 30, "the probes")
+        for pid in cluster.worker_pids():
+            kill(pid)
+        assert run.wait(40, progress="quiet")
+        assert sorted(run.results().compute()["value"]) == [1, 2]
+        client.cancel(busy)
 
 
 def test_no_process_is_left_after_a_client_was_killed(tmp_path: Path, files: Path) -> None:

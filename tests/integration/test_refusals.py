@@ -193,9 +193,9 @@ def test_arguments_that_make_no_sense_are_refused_at_once(
 
 
 def test_storage_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
-    """The place of the dataset is a file: a StoreError that names it, from dc.map or wait(), and no batch goes out."""
+    """The place of the dataset is a file, or nobody may write there: a StoreError that names it, from dc.map, and no batch goes out."""
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="file/d"):
+    with pytest.raises(StoreError, match="file is a file, and a dataset is a folder"):
         dc.map(double, [1], tmp_path / "file" / "d").wait(30, progress="quiet")
     with pytest.raises(StoreError, match="/proc"):
         dc.map(double, [1], "/proc/d").wait(30, progress="quiet")

@@ -20,6 +20,7 @@ from dcompute.dataset.parts import mark_name, read_mark, read_receipt
 from dcompute.dataset.schema import to_text
 from dcompute.dataset.store import Store
 from dcompute.dataset.writer import Writer
+from dcompute.errors import DcomputeError, ItemError, TooManyFailures
 from dcompute.graph import Packed, rewrite_task
 from dcompute.records import ATTEMPT_COLUMNS, SUCCEEDED, BatchSpec, ItemKey, Kind, Receipt, RunSpec, batch_id
 from dcompute.worker.rewrite import Rewriter
@@ -127,9 +128,8 @@ def test_a_successor_rewrites_what_its_predecessor_left(tmp_path: Path) -> None:
     assert (failed["item_key"].tolist(), failed["error"].tolist()) == (["b"], ["dcompute.errors.SchemaError"])
 
 
-def test_two_batches_that_meet_a_new_column_at_once(client: Client, tmp_path: Path) -> None:
-    """Of two items at work at the same time with types that cannot meet one succeeds, the other fails, and both stay as they are."""
-    gate = tmp_path / "gate"
+def _disagreeing(gate: Path) -> Callable[[int], dict[str, Any]]:
+    """A workload of which two items are at work at the same time and return types that cannot meet."""
     gate.mkdir()
 
     def disagree(x: int) -> dict[str, Any]:
@@ -139,6 +139,12 @@ def test_two_batches_that_meet_a_new_column_at_once(client: Client, tmp_path: Pa
             time.sleep(0.01)
         return {"value": x, "same": x} if x else {"value": "text", "same": x}
 
+    return disagree
+
+
+def test_two_batches_that_meet_a_new_column_at_once(client: Client, tmp_path: Path) -> None:
+    """Of two items at work at the same time with types that cannot meet one succeeds, the other fails, and both stay as they are."""
+    disagree = _disagreeing(tmp_path / "gate")
     first = dc.map(disagree, [0, 1], tmp_path / "d", client=client, batch_size=1)
     first.wait(progress="quiet")
     summary = first.summary()
@@ -151,3 +157,23 @@ def test_two_batches_that_meet_a_new_column_at_once(client: Client, tmp_path: Pa
     again = dc.map(disagree, [0, 1], tmp_path / "d", client=client, batch_size=1)
     again.wait(progress="quiet")
     assert (again.summary().skipped, again.summary().skipped_failed) == (1, {"permanent": 1})
+
+
+@pytest.mark.parametrize(
+    ("options", "error"), [({"errors": "raise"}, ItemError), ({"max_failures": 0}, TooManyFailures)], ids=["errors", "max_failures"]
+)
+def test_a_failure_that_a_rewrite_makes_ends_a_run(
+    client: Client, tmp_path: Path, options: dict[str, Any], error: type[DcomputeError]
+) -> None:
+    """As any other failure does, although all items had ended: the error names the item, and whoever counts counts it as failed."""
+    run = dc.map(_disagreeing(tmp_path / "gate"), [0, 1], tmp_path / "d", client=client, batch_size=1, **options)
+    ended: dict[str, bool] = {}
+    with pytest.raises(error) as caught:
+        ended.update((outcome.key.text, outcome.succeeded) for outcome in run.as_completed())
+    (key,) = dc.open(tmp_path / "d").failures().compute()["item_key"]
+    if isinstance(caught.value, ItemError):
+        assert (caught.value.key, caught.value.attempt, caught.value.kind) == (key, 1, "permanent")
+        assert "SchemaError" in str(caught.value)
+    summary = run.summary()
+    assert (summary.state, summary.succeeded, summary.failed, summary.failed_by_kind) == ("failed", 1, 1, {"permanent": 1})
+    assert ended == {"0": key != "0", "1": key != "1"}

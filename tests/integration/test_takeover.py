@@ -19,6 +19,7 @@ from dcompute.dataset import lease
 from dcompute.dataset.entries import Open
 from dcompute.dataset.log import Log
 from dcompute.dataset.names import heartbeat_name
+from dcompute.dataset.requests import post_request
 from dcompute.dataset.store import Store
 from dcompute.dataset.writer import open_dataset
 from dcompute.errors import DatasetBusy, DatasetTakenOver
@@ -161,12 +162,19 @@ def test_a_driver_on_another_host_that_beats_is_respected(tmp_path: Path, monkey
     assert (caught.value.host, caught.value.pid) == ("elsewhere", 4711)
 
 
-def test_a_run_that_waits_for_a_lease_can_be_cancelled(tmp_path: Path) -> None:
-    """cancel() ends it within a second or two, and the dataset is as it was."""
-    Elsewhere(tmp_path)
+@pytest.mark.parametrize("how", ["cancel()", "a request to it", "a request to whom it waits for"])
+def test_a_run_that_waits_for_a_lease_can_be_cancelled(tmp_path: Path, how: str) -> None:
+    """It ends within a second or two, and the dataset is as it was; what the silent driver was asked before does not count."""
+    store = Elsewhere(tmp_path).store
+    post_request(store, "other", {"do": "cancel"})
     run = go_on(tmp_path)
     until(lambda: run.status().note, 5, "a line of progress")
-    run.cancel()
+    if how == "cancel()":
+        run.cancel()
+    elif how == "a request to it":
+        post_request(store, run.id, {"do": "cancel"})
+    else:
+        assert dc.open(tmp_path / "d").cancel() == "other"
     with pytest.raises(dc.errors.RunCancelled):
         run.wait(3, progress="quiet")
     assert open_dataset(Store.at(tmp_path / "d"))[1].epoch == 1

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import dask
 import pytest
 
-from dcompute.assignment import Options
+from dcompute.assignment import Assignment, Options
 from dcompute.errors import UsageError
 from dcompute.records import Kind
+from dcompute.window import WindowConfig
 
 
 @pytest.mark.parametrize(
@@ -50,3 +53,15 @@ def test_what_may_run_once_goes_again_only_when_asked() -> None:
     assert Options().kinds_again(idempotent=False) == frozenset()
     assert Options(errors="raise").kinds_again(idempotent=False) == frozenset()
     assert Options(retry_failed="infrastructure").kinds_again(idempotent=False) == {Kind.INFRASTRUCTURE}
+
+
+def test_settings_reach_the_window(tmp_path: Path) -> None:
+    """What is turned off in Dask's configuration is off in the run."""
+
+    def config() -> WindowConfig:
+        given = {"options": Options(), "params": None, "key": None, "modules": (), "seed": 0, "name": None, "client": None}
+        return Assignment.of(len, ["a"], tmp_path / "d", **given).window_config()
+
+    assert config().twins
+    with dask.config.set({"dcompute.window.twins": False}):
+        assert not config().twins

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import cloudpickle
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -102,6 +103,51 @@ def test_a_group_gets_its_list_with_params() -> None:
     """Whatever the values are."""
     work = dc.workload(group=8)(lambda rows, c: [row["a"] + c for row in rows])
     assert _started(work, {"c": 3}, keywords=True)([{"a": 1}, {"a": 2}]) == [4, 5]
+
+
+def _grown(value: int, *, seen: Any, **more: Any) -> Any:
+    """Appends to all of its params that it can."""
+    for one in (seen, *more.values()):
+        inner = one["deep"][0] if isinstance(one, dict) else one[0] if isinstance(one, tuple) else one
+        (inner.add if isinstance(inner, set) else inner.append)(value)
+    return seen, more
+
+
+def test_what_an_item_does_to_its_params_the_next_one_does_not_see() -> None:
+    """Lists, mappings, sets and byte arrays at any depth are each call's own: else results would depend on who shares a child."""
+    params = {"seen": [], "deep": {"deep": [[], "text"], "plain": 1}, "pair": ([], 2), "raw": bytearray(), "met": {0}}
+    call = _started(_grown, params)
+    for number in (1, 2, 3):
+        seen, more = call(number)
+        assert seen == [number]
+        assert more == {
+            "deep": {"deep": [[number], "text"], "plain": 1},
+            "pair": ([number], 2),
+            "raw": bytearray([number]),
+            "met": {0, number},
+        }
+
+
+def test_a_set_up_that_changes_its_params_leaves_those_of_the_calls() -> None:
+    """It is done once a child, and a child may serve few items or many."""
+
+    class Greedy:
+        def __init__(self, names: list[str]) -> None:
+            names.append("more")
+
+        def __call__(self, value: int, names: list[str]) -> list[str]:
+            return names
+
+    assert _started(Greedy, {"names": ["a"]})(1) == ["a"]
+
+
+def test_large_params_and_other_objects_are_shared() -> None:
+    """Copying a table of a million names for each item would cost more than the item; an array is passed as it is."""
+    same = [_started(lambda value, x: x, {"x": x}) for x in (np.arange(3), list(range(2000)), [[0]] * 600)]
+    assert all(call(1) is call(2) for call in same)
+    small = _started(lambda value, x: x, {"x": list(range(900))})
+    assert small(1) == small(2)
+    assert small(1) is not small(2)
 
 
 def test_code_of_modules_travels_by_name_and_of_scripts_by_value(make_module: MakeModule) -> None:
@@ -289,6 +335,15 @@ def test_a_param_that_cannot_be_compared_is_refused_by_name(value: Any) -> None:
     """A change of it would go unnoticed, and old results would pass for new ones."""
     with pytest.raises(InputError, match=r"params\['odd'\]"):
         params_digest({"fine": 1, "odd": value})
+
+
+@pytest.mark.parametrize("hold", [lambda x: x, lambda x: {"n": [x]}], ids=["bare", "inside"])
+def test_a_param_that_is_not_computed_is_refused_by_name(hold: Any) -> None:
+    """With the line that gives its value."""
+    from dask import delayed
+
+    with pytest.raises(InputError, match=r"params\['odd'\] has a dask.delayed.Delayed.*dask.compute\(params\['odd'\]\)\[0\]"):
+        params_digest({"fine": 1, "odd": hold(delayed(len)([1]))})
 
 
 # ------------------------------------------------------------------------------------------------------------------------ modules

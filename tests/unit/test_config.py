@@ -85,6 +85,13 @@ class TestValues:
         with dask.config.set({"dcompute.metrics": False}):
             assert config.settings().metrics == "off"
 
+    @pytest.mark.parametrize("off", ["false", "off", "0"])
+    def test_words_of_the_environment_turn_twins_off(self, off):
+        """They are text there, and mean what they mean in a YAML file."""
+        assert config.settings().window.twins
+        with dask.config.set(dask.config.collect_env({"DASK_DCOMPUTE__WINDOW__TWINS": off})):
+            assert not config.settings().window.twins
+
     def test_an_empty_section_leaves_the_defaults(self):
         """``worker:`` with nothing below it says nothing."""
         with dask.config.set({"dcompute.worker": None}):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import datetime
 import itertools
 import os
+import re
 import uuid
 from collections import deque
 from collections.abc import Iterator
@@ -141,6 +142,25 @@ def test_what_dask_has_not_computed_is_refused() -> None:
             _all(inputs)
 
 
+@pytest.mark.parametrize("hold", [lambda x: (1, x), lambda x: [[x]], lambda x: {"k": 1, "d": {"e": (x,)}}], ids=["tuple", "list", "dict"])
+def test_what_is_not_computed_is_refused_within_values_too(hold: Any) -> None:
+    """In tuples, lists and mappings, of inputs that can be counted and of streams: it would reach the workload as what it is."""
+    from dask import delayed
+
+    for lazy, words in ((delayed(len)([1]), r"dask.compute\(\*inputs\)"), (Future(), "future")):
+        for inputs in ([hold(lazy)], [hold(1), hold(lazy)], iter([hold(1), hold(lazy)])):
+            with pytest.raises(InputError, match=words):
+                _all(inputs, lambda value: repr(type(value)))
+    assert [item.value for item in _all([hold(1)], lambda value: 1)] == [hold(1)]
+
+
+def test_a_value_that_holds_itself_is_not_looked_into_for_ever() -> None:
+    """It is looked into so deep and no deeper."""
+    ring: list[Any] = [1]
+    ring.append(ring)
+    assert len(_all([ring], lambda value: "ring")) == 1
+
+
 def test_a_future_of_distributed_is_answered_with_gather() -> None:
     """Recognised by its type, without a cluster."""
     from distributed import Future as DistributedFuture
@@ -154,6 +174,19 @@ def test_a_future_of_distributed_is_answered_with_gather() -> None:
 
     with pytest.raises(InputError, match=r"client.gather\(inputs\)"):
         _all([Unconnected()])
+
+
+def test_inputs_whose_changes_cannot_be_seen_are_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    """With the type that is to blame and what to do; inputs that can be compared cause no words."""
+    odd = [{"k": name, "n": 1, "pattern": re.compile(name)} for name in "abc"]
+    assert [item.fingerprint for item in _all([{"k": "z"}, *odd], "k")][1:] == ["", "", ""]
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "changes of these inputs cannot be seen: input 1 (from 0) with key 'a' holds a re.Pattern" in record.getMessage()
+    assert "version=" in record.getMessage()
+    caplog.clear()
+    _all([{"k": 1, "n": [1]}, {"k": 2, "when": datetime.date(2024, 5, 1)}], "k")
+    assert caplog.records == []
 
 
 def test_values_over_a_megabyte_are_refused() -> None:
@@ -205,9 +238,11 @@ def test_key_as_a_column_or_member() -> None:
     [
         (pd.DataFrame({"a": [1]}), "b", "no such column; there are a"),
         ([1], 3, "say a function"),
-        ([1], "a", "names a member"),
+        ([1], "a", r"^input 0 \(from 0\): key='a' names a member of each input, and this one is of type int: give a function"),
+        ([{"a": 1}, {"b": 1, "c": 2}], "a", r"input 1 \(from 0\): key='a' names a member .* this one has b, c"),
         ([1], lambda value: 1 / 0, r"ZeroDivisionError: division by zero for input 0"),
-        ([1], lambda value: None, "no stable key"),
+        ([1], lambda value: None, r"input 0 \(from 0\): key= gives None, and has to give a text or a number"),
+        (dc.files("*.py"), "name", "files have no columns"),
     ],
 )
 def test_a_key_that_cannot_be_had_is_an_error(inputs: Any, key: Any, words: str) -> None:
@@ -316,6 +351,39 @@ def test_axes_that_are_none_are_refused(axes: dict[str, Any]) -> None:
         dc.grid(**axes)
 
 
+def _indexed(names: list[Any], columns: list[str]) -> pd.DataFrame:
+    """Two rows with an index of these names."""
+    index = pd.MultiIndex.from_tuples([(1, 2), (3, 4)], names=names) if len(names) > 1 else pd.Index([1, 2], name=names[0])
+    return pd.DataFrame({column: [5, 6] for column in columns}, index=index)
+
+
+@pytest.mark.parametrize(
+    ("names", "columns", "key", "words"),
+    [
+        (["id"], ["id", "x"], "id", "a column and an index of this name.*rename"),
+        (["id", "day"], ["id", "x"], "id", "a column and an index of this name.*rename"),
+        (["id", "day"], ["x"], "id", r"one of the 2 levels.*leave key= out.*reset_index\('id'\)"),
+        (["id", None], ["x"], None, r"levels 'id', \(no name\).*rename_axis.*reset_index\(drop=True\)"),
+        ([None, None], ["x"], None, r"levels \(no name\), \(no name\)"),
+        (["id"], ["x"], "ix", "no such column; there are x"),
+    ],
+)
+def test_an_index_that_may_mean_two_things_is_refused(names: list[Any], columns: list[str], key: str | None, words: str) -> None:
+    """With what to do: keys are the identity of items for as long as their dataset lives."""
+    with pytest.raises(InputError, match=words):
+        Inputs.of(_indexed(names, columns), key)
+
+
+def test_an_index_gives_keys_by_its_name_too() -> None:
+    """Of pandas and of Dask; an index without names stays aside where key= says what counts."""
+    import dask.dataframe as dd
+
+    table = _indexed(["id"], ["x"])
+    assert _keys(table, "id") == _keys(table) == [("1", "int"), ("2", "int")]
+    assert _keys(dd.from_pandas(table, npartitions=1), "id") == _keys(table)
+    assert _keys(_indexed([None, None], ["x"]), "x") == [("5", "int"), ("6", "int")]
+
+
 # -------------------------------------------------------------------------------------------------------------------------- files
 
 
@@ -398,6 +466,8 @@ def test_the_working_directory_is_that_of_the_call(folder: Path, monkeypatch: py
         ("raw", r"raw is a folder.*raw/\*"),
         ("", "say a path"),
         (3, "say a path"),
+        (None, "say a path"),
+        (b"raw", "say a path"),
         ("a::memory://b", "within another"),
         ("nonsense://x", "nonsense"),
     ],
@@ -405,7 +475,33 @@ def test_the_working_directory_is_that_of_the_call(folder: Path, monkeypatch: py
 def test_files_that_cannot_be_are_refused(folder: Path, pattern: Any, words: str) -> None:
     """A literal path that is not there is a mistake; a pattern that matches nothing is not."""
     with pytest.raises(InputError, match=words):
-        _all(dc.files([pattern] if pattern == 3 else pattern))
+        _all(dc.files(pattern))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "words"),
+    [
+        ("raw/*.cvs", r"no file matches raw/\*.cvs: check the spelling, and what is in /.*/raw; \*\* looks into the folders below too"),
+        ("raw/**/*.cvs", r"what is in /.*/raw$"),
+        ("row/deep/*.csv", r"there is no folder /.*/row$"),
+        (["raw/*.cvs", "row/*.csv"], r"raw/\*.cvs, row/\*.csv: .*; there is no folder"),
+        ("memory://nothing/*.csv", r"check memory://nothing/\*.csv, and that its storage"),
+    ],
+    ids=str,
+)
+def test_a_pattern_that_matches_nothing_is_told_with_what_to_look_at(folder: Path, pattern: Any, words: str) -> None:
+    """Which folder is not there, or in which one to look."""
+    made = Inputs.of(dc.files(pattern))
+    assert made.count == 0
+    assert re.search(words, made.why_none())
+
+
+def test_other_inputs_that_are_none_say_what_they_are() -> None:
+    """A generator that was read before gives nothing, and looks like a mistake of the machine."""
+    assert Inputs.of([]).why_none() == "a list of 0"
+    assert Inputs.of(pd.DataFrame({"a": []})).why_none() == "a table of 0 rows with 1 column"
+    assert Inputs.of(dc.grid(a=[], b=[1])).why_none() == "a grid of 0 a x 1 b = 0"
+    assert "only once" in Inputs.of(iter([])).why_none()
 
 
 def test_files_elsewhere_come_as_urls() -> None:
@@ -436,7 +532,7 @@ def test_what_inputs_are_is_told() -> None:
     assert Inputs.of([1, 2]).describe() == "a list of 2"
     assert Inputs.of(iter([1])).describe() == "a stream"
     assert Inputs.of(dc.grid(a=[1, 2], b=[3])).describe() == "a grid of 2 a x 1 b = 2"
-    assert Inputs.of(pd.DataFrame({"a": [1]})).describe() == "a table of 1 rows with 1 columns"
+    assert Inputs.of(pd.DataFrame({"a": [1]})).describe() == "a table of 1 row with 1 column"
 
 
 def test_inputs_are_inputs() -> None:

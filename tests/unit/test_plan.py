@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dcompute.errors import ChangedError, DuplicateKeyError
+from dcompute.errors import ChangedError, DatasetMismatchError, DuplicateKeyError
 from dcompute.inputs import Inputs
 from dcompute.keys import item_seed
 from dcompute.plan import Index, Plan, Policy, reasons
@@ -200,6 +200,21 @@ def test_without_a_version_a_changed_function_keeps_what_succeeded_and_retries_w
     assert _sift(shelf, items, again=None)[0] == []
     versioned = Shelf([row._replace(version="1") for row in shelf.rows])
     assert _sift(versioned, items, version="1")[0] == []
+
+
+@pytest.mark.parametrize(
+    "outcome", [{}, {"outcome": FAILED, "kind": Kind.CRASH, "final": True}, {"outcome": FAILED, "kind": Kind.TRANSIENT}], ids=str
+)
+def test_outcomes_of_another_lambda_are_an_error(outcome: dict[str, Any]) -> None:
+    """All lambdas have one name: what was changed and what is another workload look the same, unless a version or a name says more."""
+    shelf = Shelf([Row(_key(1), code_digest="old", **outcome)])
+    with pytest.raises(DatasetMismatchError, match=r"item '1'.*another dataset.*name=\"<lambda>\".*version="):
+        _sift(shelf, [_item(1)], nameless=True)
+    assert _sift(shelf, [_item(2)], nameless=True)[1].tally.new == 1
+    assert _sift(shelf, [_item(1)], nameless=False)[1].tally.met == 1
+    assert _sift(shelf, [_item(1)], nameless=True, version="2")[1].tally.redone == (outcome.get("kind") != Kind.TRANSIENT)
+    same = Shelf([Row(_key(1))])
+    assert _sift(same, [_item(1)], nameless=True)[1].tally.succeeded == 1
 
 
 def test_the_newest_outcome_of_a_key_counts() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import time
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import dask
@@ -156,6 +157,21 @@ class TestLog:
         show.update(last)
         assert stream.getvalue() == "12:00:00 dcompute: finished: 5 of 5 done\n"
 
+    @pytest.mark.parametrize(
+        ("last", "text"),
+        [
+            (Snapshot(state="finished", before=1), "up to date: 1 item"),
+            (Snapshot(state="finished", before=1200), "up to date: 1,200 items"),
+            (Snapshot(state="finished"), "finished: there were no inputs"),
+            (Snapshot(state="cancelled", before=5), "cancelled: 0 done"),
+        ],
+    )
+    def test_a_run_with_nothing_to_do_says_so(self, last, text):
+        """Not that nothing of nothing was done."""
+        stream = io.StringIO()
+        log(stream, Clock()).close(last)
+        assert stream.getvalue() == f"12:00:00 dcompute: {text}\n"
+
     def test_a_full_disk_ends_no_run(self):
         """A log that cannot be written is no reason to stop."""
         clock = Clock()
@@ -202,6 +218,14 @@ class TestBar:
         show.close(Snapshot(done=2, total=2, state="finished"))
         assert "100%" in stream.getvalue()
         assert "finished: 2 of 2 done" in stream.getvalue()
+
+    def test_a_run_with_nothing_to_do_has_a_full_bar(self):
+        """Up to date is 100 %."""
+        stream = io.StringIO()
+        show = self.bar(Clock(), stream)
+        show.close(Snapshot(state="finished", before=12))
+        assert "100%" in stream.getvalue()
+        assert "up to date: 12 items" in stream.getvalue()
 
     def test_gives_the_cursor_back(self):
         """After the end the terminal shows its cursor again."""
@@ -263,7 +287,7 @@ class TestHtml:
 
     def test_is_well_formed_and_harmless(self):
         """Text from elsewhere cannot become markup."""
-        page = as_html(SOME, ["<script>alert(1)</script>"])
+        page = as_html(replace(SOME, note="<script>alert(1)</script>"))
         parser = Balanced()
         parser.feed(page)
         assert parser.open == []
@@ -273,6 +297,26 @@ class TestHtml:
         """While the inputs cannot be counted there is no share to show."""
         assert "value=" not in as_html(Snapshot(done=3))
         assert 'value="3"' in as_html(Snapshot(done=3, total=0))
+
+    def test_a_note_holds_until_the_next_one(self):
+        """What a run waited for is not shown when it has come, nor under the last figures."""
+        pages: list[str] = []
+        show = HtmlProgress(clock=Clock(), display=lambda page: pages.append)
+        show.note("checking workers")
+        assert "checking workers" in pages[-1]
+        show.note("2 of 3 workers take no part")
+        assert "checking workers" not in pages[-1]
+        show.note("")
+        assert "<div>" not in pages[-1][5:]
+        show.note("ending: enough")
+        show.close(Snapshot(done=9, total=9, state="finished"))
+        assert "ending" not in pages[-1]
+
+    def test_a_run_with_nothing_to_do_has_a_full_bar(self):
+        """Up to date is no bar without an end."""
+        page = as_html(Snapshot(state="finished", before=1200))
+        assert 'value="1" max="1"' in page
+        assert "up to date: 1,200 items<" in page
 
     def test_a_status_shows_what_it_waits_for(self):
         """A picture of one moment has the note in it."""

@@ -131,6 +131,21 @@ def test_a_batch_that_was_cut_short_goes_on_under_another_id() -> None:
     assert [(tried.item.position, tried.attempt, tried.losses) for tried in rest.tries] == [(2, 1, 1), (3, 1, 0), (4, 1, 0)]
 
 
+def test_at_most_once_a_batch_that_was_cut_short_goes_on_too() -> None:
+    """Its mark holds all that it began, so that the rest goes out again; after a stop that is left for later and no loss."""
+    config = WindowConfig(request=BASE, batch_size=5, idempotent=False)
+    run = Run(5, {"a": 1}, config)
+    (send,) = only(run.first, Send)
+    (rest,) = run.sends(Ended(send.number, receipt(send, failed(Kind.INFRASTRUCTURE, 1), upto=2)))
+    assert [tried.item.position for tried in rest.tries] == [2, 3, 4]
+    run.tell(CancelAll("enough"))
+    said = run.tell(Ended(rest.number, receipt(rest, failed(Kind.INFRASTRUCTURE, 0), upto=1)))
+    assert said[-1] == End("cancelled", "enough")
+    assert not only(said, Record)
+    counts = run.window.counts()
+    assert (counts.succeeded, counts.failed_by_kind, counts.cancelled) == (1, {Kind.INFRASTRUCTURE: 2}, 2)
+
+
 def test_a_receipt_told_twice_counts_once() -> None:
     """Receipts come by several ways."""
     run = Run(5, {"a": 1}, WindowConfig(request=BASE, batch_size=5))

@@ -6,6 +6,7 @@ import random
 from typing import Any
 
 import cloudpickle
+import pyarrow as pa
 import pytest
 
 import dcompute as dc
@@ -157,6 +158,35 @@ def test_workloads_of_a_module_are_pickled_by_name() -> None:
     assert pickle.loads(pickle.dumps(plain)) is plain
     changed = cloudpickle.loads(cloudpickle.dumps(plain.options(cpus=3)))
     assert (changed(4), changed.request().cpus) == (8, 3)
+
+
+def test_a_lambda_knows_that_its_name_tells_nothing() -> None:
+    """Wherever it stands, and behind a partial too."""
+    assert dc.Workload.of(lambda value: value).name == "<lambda>"
+    assert dc.Workload.of(lambda value: value).is_lambda
+    assert dc.Workload.of(functools.partial(lambda value, k: value, k=1)).is_lambda
+    assert not plain.is_lambda
+
+
+@pytest.mark.parametrize(
+    ("schema", "words"),
+    [
+        ({"item_key": "string"}, "'item_key', which every dataset writes itself"),
+        (pa.schema([("a", pa.int64()), ("a", pa.int64())]), "'a' 2 times"),
+        ({"a": "intt"}, "'intt' for column 'a', which is no type"),
+        ({5: "int64"}, "5 .*names of columns are text"),
+        ([("a", pa.int64(), "more")], "say names and types"),
+        (pa.schema([pa.field("a", pa.int64(), nullable=False)]), "nullable=False"),
+        (7, "say names and types"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_schema_that_no_dataset_has_is_refused_where_it_is_declared(schema: Any, words: str) -> None:
+    """At the decorator, and where requirements are changed; not only when a run begins."""
+    with pytest.raises(WorkloadError, match=words):
+        dc.workload(schema=schema)(plain.function)
+    with pytest.raises(WorkloadError, match=words):
+        plain.options(schema=schema)
 
 
 def test_it_shows_what_it_asks_for() -> None:

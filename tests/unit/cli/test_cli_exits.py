@@ -19,6 +19,8 @@ ALL = [cls for _, cls in inspect.getmembers(errors, inspect.isclass) if issubcla
     [
         (errors.ItemError, 1),
         (errors.TooManyFailures, 1),
+        (errors.ReportError, 1),
+        (errors.ReportOvertaken, 1),
         (errors.UsageError, 2),
         (errors.SettingsError, 2),
         (errors.InitializerError, 2),

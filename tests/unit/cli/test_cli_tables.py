@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from dcompute.cli.tables import print_json, print_table, rows, to_json
@@ -61,14 +63,14 @@ def test_a_dask_dataframe_is_read_a_partition_at_a_time():
 
 
 def test_json_is_read_by_every_reader():
-    """Neither NaN nor infinity, times in ISO 8601, bytes and decimals as text; letters of all alphabets stay readable."""
+    """Neither NaN nor infinity, times in ISO 8601, decimals as text; letters of all alphabets stay readable."""
     value = {
         "nan": float("nan"),
         "inf": [float("inf")],
         "at": datetime(2026, 1, 2, 3, 4, tzinfo=UTC),
         "day": date(2026, 1, 2),
         "took": timedelta(seconds=1.5),
-        "raw": b"\xffa",
+        "moment": pd.Timestamp(1, tz="UTC"),
         "price": Decimal("1.10"),
         "name": "Łódź",
         "deep": {"ok": True, "none": None},
@@ -81,10 +83,30 @@ def test_json_is_read_by_every_reader():
         "at": "2026-01-02T03:04:00+00:00",
         "day": "2026-01-02",
         "took": 1.5,
-        "raw": "\ufffda",
+        "moment": "1970-01-01T00:00:00.000000001+00:00",
         "price": "1.10",
         "name": "Łódź",
         "deep": {"ok": True, "none": None},
+    }
+
+
+def test_bytes_in_json_lose_nothing():
+    """Base64 at any depth, whether or not the bytes happen to be text: what reads a column knows how to read all of it."""
+    found = json.loads(to_json({"raw": b"\xff\x00", "text": b"abc", "deep": [{"in": [b"\xfe", None]}]}))
+    assert base64.b64decode(found["raw"]) == b"\xff\x00"
+    assert base64.b64decode(found["text"]) == b"abc"
+    assert base64.b64decode(found["deep"][0]["in"][0]) == b"\xfe"
+
+
+def test_rows_of_a_results_table_become_json():
+    """Nested lists, structs, decimals and times of an Arrow column come out as what a JSON reader expects."""
+    column = pa.array([{"days": [date(2026, 1, 2)], "sums": [[Decimal("1.10"), None]], "raw": b"\xff"}])
+    table = pa.table({"found": column, "at": pa.array([1], pa.timestamp("ns")), "took": pa.array([1500], pa.duration("ms"))})
+    (row,) = rows(table.to_pandas(types_mapper=pd.ArrowDtype))
+    assert json.loads(to_json(row)) == {
+        "found": {"days": ["2026-01-02"], "sums": [["1.10", None]], "raw": "/w=="},
+        "at": "1970-01-01T00:00:00.000000001",
+        "took": 1.5,
     }
 
 
@@ -117,6 +139,10 @@ class TestTable:
         assert line.startswith("line one line two")
         assert line.endswith("...")
         assert len(line) == 60
+
+    def test_bytes_are_shown_as_python_writes_them(self):
+        """What is no text is not shown as if it were."""
+        assert self.shown(pd.DataFrame({"raw": [b"\xff\x00a"]}))[1] == r"b'\xff\x00a'"
 
     def test_the_limit_leaves_the_rest(self):
         """What was not shown can still be taken, so that the caller knows there is more."""

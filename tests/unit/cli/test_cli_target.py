@@ -108,7 +108,7 @@ class TestModules:
     def test_what_cannot_be_called_is_refused(self, tmp_path):
         """A number is no workload."""
         (tmp_path / "sample_number.py").write_text("N = 3\n")
-        with pytest.raises(UsageError, match="is a int, not a function"):
+        with pytest.raises(UsageError, match="is of type int, not a function"):
             load("sample_number.py:N")
 
 

@@ -8,7 +8,7 @@ import uuid
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dcompute.dataset.entries import Add, AddBatch, Adopted, Hide, SetSchema
@@ -298,7 +298,6 @@ def expected(history):
     return found
 
 
-@settings(max_examples=60, deadline=None)
 @given(histories)
 def test_any_history_shows_each_item_once(history):
     """Whatever drivers committed and left behind, each item shows the one outcome it should."""

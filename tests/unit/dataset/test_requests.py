@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import queue
+import threading
 import uuid
 
 import pytest
 
-from dcompute.dataset.requests import RequestReader, post_request
+from dcompute.dataset.requests import RequestReader, RequestWatch, post_request
 from dcompute.dataset.store import Store
 from dcompute.testing import Fault, FaultStore
+from tests.processes import until
 
 
 @pytest.fixture
@@ -54,3 +57,29 @@ def test_storage_that_fails_ends_no_run(store):
     reader = RequestReader(store, "r1")
     assert reader.next() is None
     assert reader.next()["do"] == "cancel"
+
+
+def test_what_was_passed_over_does_not_come(store):
+    """Who waits for another driver obeys only what its run is asked from then on."""
+    post_request(store, "r1", {"do": "cancel", "reason": "long ago"})
+    reader = RequestReader(store, "r1")
+    reader.skip()
+    assert reader.cancel_reason() is None
+    post_request(store, "r1", {"do": "priority"})
+    post_request(store, "r1", {"do": "cancel", "reason": "now"})
+    assert reader.cancel_reason() == "now"
+
+
+def test_a_watch_tells_the_first_reason_once(store):
+    """Also of a request that was there before it looked, after a storage that failed; no thread is left behind."""
+    post_request(store, "r1", {"do": "other"})
+    post_request(store, "r1", {"do": "cancel"})
+    post_request(store, "r1", {"do": "cancel", "reason": "again"})
+    store.faults = [Fault("read")]
+    asked = queue.SimpleQueue()
+    with RequestWatch(store, "r1", asked.put, every=0.01):
+        assert asked.get(timeout=10) == "cancelled by request"
+    assert asked.empty()
+    with RequestWatch(store, "r2", asked.put, every=0.01):
+        pass
+    until(lambda: "dcompute-requests" not in {thread.name for thread in threading.enumerate()}, 10, "the end of the threads")

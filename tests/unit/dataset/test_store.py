@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from dcompute.dataset.clients import AnyClient
 from dcompute.dataset.disk import Disk, rename_exclusively
 from dcompute.dataset.remote import Objects
 from dcompute.dataset.store import Store
-from dcompute.errors import StoreError
+from dcompute.errors import StoreError, UsageError
 from dcompute.testing import Fault, FaultStore, StoreTests
 
 
@@ -88,12 +89,27 @@ class S3Files:
         pass
 
 
+def objects(files):
+    """A store's files on what stands for an object store's file system."""
+    return Objects(AnyClient(files), files, "bucket/mine")
+
+
+class LikeS3(Store):
+    """A storage on S3 whose copies find the same stand-in."""
+
+    def __init__(self, folder):
+        super().__init__("s3://bucket/mine", "s3", {"secret": "hunter2"})
+        self.folder = folder
+        self._backend = objects(S3Files(folder))
+
+    def __reduce__(self):
+        return (LikeS3, (self.folder,))
+
+
 class TestLikeS3(StoreTests):
     @pytest.fixture
     def store(self, tmp_path):
-        store = Store("s3://bucket/mine", "s3", {"secret": "secret"})
-        store._backend = Objects(S3Files(tmp_path), "bucket/mine")
-        return store
+        return LikeS3(tmp_path)
 
 
 def test_error_of_object_store_that_is_not_the_condition_is_an_error(tmp_path):
@@ -104,7 +120,7 @@ def test_error_of_object_store_that_is_not_the_condition_is_an_error(tmp_path):
             raise OSError(22, "The provided token is malformed")
 
     store = Store("s3://bucket/mine", "s3", {})
-    store._backend = Objects(Strict(tmp_path), "bucket/mine")
+    store._backend = objects(Strict(tmp_path))
     with pytest.raises(StoreError, match="malformed"):
         store.create("log/1", b"x")
 
@@ -117,7 +133,7 @@ def test_storage_that_ignores_the_condition_is_refused(tmp_path):
             self.disk.write(path, data)
 
     store = Store("s3://bucket/mine", "s3", {})
-    store._backend = Objects(Careless(tmp_path), "bucket/mine")
+    store._backend = objects(Careless(tmp_path))
     with pytest.raises(StoreError, match="takes exclusive creation and ignores it"):
         store.prove()
     assert store.names("") == []
@@ -220,3 +236,23 @@ def test_storage_costs_no_heavy_import():
         "import sys; from dcompute.dataset.writer import Writer; print({'fsspec', 'pyarrow', 'pandas', 'distributed'} & set(sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("file.txt", "/file.txt is a file, and a dataset is a folder"),
+        ("file.txt/below/it", "/file.txt is a file"),
+        ("", "names no place"),
+        ("  ", "names no place"),
+        (None, "no path and no URL"),
+        (7, "no path and no URL"),
+    ],
+)
+def test_what_names_no_place_for_a_dataset_is_refused(tmp_path, monkeypatch, place, words):
+    """A person mistook an argument: it is said in words, and nothing is written beside the script by accident."""
+    (tmp_path / "file.txt").write_text("mine")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((UsageError, StoreError), match=words):
+        Store.named(place)
+    assert Store.named("folder/d").url == str(tmp_path / "folder" / "d")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 
 import pytest
 
@@ -93,6 +95,43 @@ def test_worker_sees_what_is_at_work(journal, path):
     assert not view.read().at_work
     journal.begin(5, 5, 18, 124.0)
     assert (view.read().fraction, view.read().text) == (None, ""), "progress is the item's own"
+    view.close()
+
+
+@pytest.fixture
+def full_disk(path, journal):
+    """No file of this process grows beyond what the journal has."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (os.stat(path).st_size, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_full_disk_leaves_room_for_a_verdict(journal, path):
+    """What cannot be written leaves what was written whole; a verdict finds room, and no outcome takes it."""
+    with contextlib.suppress(OSError):
+        while journal.done < 10_000:
+            journal.write(journal.done, True, 0.0, Figures(), b"", b"p" * 100)
+            journal.end()
+    done = journal.done
+    assert 0 < done < 10_000
+    assert journal.wanted > os.stat(path).st_size
+    journal.convict(done, 0.0, Figures(), b"f" * 2000)
+    with pytest.raises(OSError, match="too large"):
+        journal.write(done + 1, True, 0.0, Figures(), b"", b"p" * 100)
+    assert read_index(journal) == [*range(done), done]
+
+
+def test_worker_grows_a_journal_for_who_may_not(journal, path):
+    """The worker's process tells whether the disk is full, or only the child may not write."""
+    view, size = JournalView(path), os.stat(path).st_size
+    assert view.grow(4 * size)
+    assert os.stat(path).st_size == 4 * size
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4 * size, before[1]))
+    assert not view.grow(5 * size)
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
     view.close()
 
 

@@ -60,11 +60,25 @@ def test_group_is_never_convicted():
         assert (verdict.index, verdict.last, verdict.failure) == (2, 7, None)
 
 
-def test_memory_in_a_used_child_convicts_nobody():
-    """Only in a process that made no other call the memory is the item's own."""
-    facts = {"killed_for": "memory", "signal": 9}
+@pytest.mark.parametrize(
+    ("facts", "kind"),
+    [
+        ({"killed_for": "memory", "signal": 9}, "memory"),
+        ({"signal": 11}, "crash"),
+        ({"exit_code": 3}, "crash"),
+        ({"killed_for": "lost", "signal": 9}, "crash"),
+    ],
+)
+def test_death_of_a_used_child_convicts_nobody(facts, kind):
+    """Only in a process that made no other call memory and crash are the item's own: else an earlier item may have left a timer behind."""
     assert judge(Death(header=at_work(calls=1), **facts)).failure is None
-    assert judge(Death(header=at_work(calls=0), **facts)).failure["kind"] == "memory"
+    assert judge(Death(header=at_work(calls=0), **facts)).failure["kind"] == kind
+
+
+def test_time_and_damage_are_the_items_own_in_a_used_child_too():
+    """Nobody but the item at work passes its timeout, or damages the journal while it is watched."""
+    assert judge(Death(header=at_work(calls=1), killed_for="timeout", timeout=1.0)).failure["kind"] == "timeout"
+    assert judge(Death(header=at_work(calls=1), killed_for="damage", signal=9)).failure["kind"] == "crash"
 
 
 def test_death_of_the_guardian_is_nobodys_fault():
@@ -74,17 +88,25 @@ def test_death_of_the_guardian_is_nobodys_fault():
     assert judge(Death(header=at_work(), idempotent=False, **facts)).failure["kind"] == "infrastructure"
 
 
-def test_third_death_of_the_guardian_is_a_crash():
-    """The item that was at work each time is to blame."""
+def test_second_death_of_a_guardian_of_its_own_is_a_crash():
+    """The item that was at work each time, with nothing else below that guardian, is to blame."""
     facts = {"signal": 9, "guardian_died": True}
-    assert judge(Death(header=at_work(), guardian_deaths=2, **facts)).failure is None
-    assert judge(Death(header=at_work(), guardian_deaths=3, **facts)).failure["kind"] == "crash"
+    assert judge(Death(header=at_work(), guardian_deaths=1, **facts)).failure is None
+    assert judge(Death(header=at_work(), guardian_deaths=2, **facts)).failure["kind"] == "crash"
 
 
 def test_item_that_must_not_run_twice_is_convicted():
-    """With ``idempotent=False`` a memory kill in a used child is final: the call had begun."""
-    verdict = judge(Death(header=at_work(calls=5), killed_for="memory", signal=9, idempotent=False))
-    assert verdict.failure["kind"] == "memory"
+    """With ``idempotent=False`` the death of a used child is final: the call had begun."""
+    for facts, kind in (({"killed_for": "memory"}, "memory"), ({}, "crash")):
+        verdict = judge(Death(header=at_work(calls=5), signal=9, idempotent=False, **facts))
+        assert verdict.failure["kind"] == kind
+
+
+def test_item_that_was_stopped_counts_as_begun_where_it_must_not_run_twice():
+    """It is nobody's fault and final; between two items nothing was begun."""
+    verdict = judge(Death(header=at_work(), signal=9, killed_for="stop", idempotent=False))
+    assert (verdict.index, verdict.failure["kind"], verdict.failure["error"]) == (4, "infrastructure", "stopped")
+    assert judge(Death(header=at_work(sequence=8), signal=9, killed_for="stop", idempotent=False)) is None
 
 
 def test_message_says_limit_and_measure():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,16 @@ def test_an_item_knows_itself_until_it_ends() -> None:
     assert current().key is None
 
 
+def test_each_item_of_a_call_has_its_own_key_attempt_and_seed() -> None:
+    """One item is told of itself, several in their order, and outside there is none."""
+    assert current().items == ()
+    item, other = _begin(), ItemKey("2", "int")
+    assert item.items == (("a/b.csv", "str", 2, item_seed(7, KEY)),)
+    item.join([(other, 3)])
+    assert [one.seed for one in item.items] == [item_seed(7, KEY), item_seed(7, other)]
+    assert (item.items[1].key, item.items[1].key_kind, item.items[1].attempt) == ("2", "int", 3)
+
+
 def test_items_of_two_threads_do_not_meet() -> None:
     """With an item a thread, each sees its own, and the end of one leaves the other."""
     _begin(own_thread=True)
@@ -93,30 +104,71 @@ def test_the_seed_is_that_of_run_and_key() -> None:
     assert np.random.default_rng(current().seed).integers(10) >= 0
 
 
-def test_progress_is_reported_within_its_bounds() -> None:
-    """A fraction beyond 0 to 1 is cut, whatever number it is."""
+def test_progress_is_a_number_from_0_to_1() -> None:
+    """Whatever type of number it is; a sum of steps may miss 1 by its rounding."""
     told: list[tuple[float, str]] = []
     _begin(report=lambda fraction, text: told.append((fraction, text)))
     current().progress(0.4, "umap")
-    current().progress(np.float32(7))
-    current().progress(-1)
-    assert told == [(0.4, "umap"), (1.0, ""), (0.0, "")]
+    current().progress(np.float32(0.5))
+    current().progress(Fraction(1, 4))
+    current().progress(sum([0.1] * 10) + 1e-9)
+    assert told == [(0.4, "umap"), (0.5, ""), (0.25, ""), (1.0, "")]
+
+
+@pytest.mark.parametrize("wrong", [5, -1, 1.01, float("nan"), float("inf"), "0.5", None, 10**400, [1]], ids=lambda wrong: repr(wrong)[:6])
+@pytest.mark.parametrize("inside", [True, False])
+def test_any_other_progress_is_refused(wrong: Any, inside: bool) -> None:
+    """With what was said and what is expected, in an item and outside of one: what is tried out alone behaves as it will in a run."""
+    told: list[Any] = []
+    if inside:
+        _begin(report=lambda *said: told.append(said))
+    with pytest.raises(UsageError, match=r"progress\(.*from 0 to 1, such as progress\(done / total\)"):
+        current().progress(wrong)
+    assert told == []
 
 
 def test_metrics_are_numbers_and_texts() -> None:
-    """The last value of a name counts; NumPy numbers become plain; anything else, and too many names, are refused."""
+    """The last value of a name counts, NumPy numbers become plain, and what is not finite is null: rows of attempts hold JSON."""
     item = _begin()
     current().metric("files", 3)
     current().metric("files", np.int64(4))
-    current().metric("note", "x" * 5000)
-    assert item.metrics["files"] == 4
+    current().metric("note", "x" * 10_000)
+    current().metric("loss", float("nan"))
+    current().metric("rate", np.float32("inf"))
+    assert item.metrics == {"files": 4, "note": "x" * 10_000, "loss": None, "rate": None}
     assert type(item.metrics["files"]) is int
-    assert len(str(item.metrics["note"])) == 1024
-    with pytest.raises(UsageError, match="number or a text"):
-        current().metric("rows", [1])
-    for number in range(MOST_METRICS - len(item.metrics)):
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("rows", [1], "number or a text"),
+        ("array", np.arange(3), "number or a text"),
+        ("nothing", None, "number or a text"),
+        ("text", "x" * 10_001, "10,001 bytes, at most 10,000"),
+        ("text", "é" * 5_001, "10,002 bytes"),
+        ("count", 2**80, "64 fit"),
+        ("", 1, "1 to 100 characters"),
+        ("n" * 101, 1, "1 to 100 characters"),
+        (7, 1, "1 to 100 characters"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_metric_that_no_row_should_hold_is_refused(name: Any, value: Any, told: str, inside: bool) -> None:
+    """No array, no text without end, no name without end; the same outside an item."""
+    item = _begin() if inside else current()
+    with pytest.raises(UsageError, match=told):
+        current().metric(name, value)
+    assert item.metrics == {}
+
+
+def test_an_attempt_has_a_bounded_number_of_metrics() -> None:
+    """One name too many is refused; a name that is there may be recorded again."""
+    item = _begin()
+    for number in range(MOST_METRICS):
         current().metric(f"m{number}", number)
-    with pytest.raises(UsageError, match=f"at most {MOST_METRICS}"):
+    with pytest.raises(UsageError, match="at most 1,000 metrics"):
         current().metric("one more", 1)
-    current().metric("files", 5)
-    assert item.metrics["files"] == 5
+    current().metric("m0", 5)
+    assert (len(item.metrics), item.metrics["m0"]) == (1000, 5)

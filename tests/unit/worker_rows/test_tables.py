@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from dcompute.dataset.parts import RECEIPT, mark_name, results_name
 from dcompute.dataset.schema import from_text, join, to_text
 from dcompute.records import ATTEMPT_COLUMNS, FAILED, SUCCEEDED, BatchSpec, Failure, ItemKey, Kind, Receipt, RunSpec
+from dcompute.worker.briefing import DETAILED
 from dcompute.worker.rows import decode, encode, to_rows
-from dcompute.worker.tables import DETAILED, Parts, ranges
+from dcompute.worker.tables import Parts, ranges
 
 UTC = datetime.UTC
 NAIVE = datetime.datetime(2024, 1, 2, 3, 4, 5)
@@ -280,7 +281,7 @@ def test_no_dictionary_or_view_types_on_disk(make: Callable[..., Made]) -> None:
 
 
 def test_failures_of_the_items_themselves_are_in_the_receipt(tmp_path: Path) -> None:
-    """The child's failures come in with those of the schema, in the order of the batch; only the first have tracebacks."""
+    """The child's failures come in with those of the schema, in the order of the batch; only the first of a sort have tracebacks."""
     batch = _batch(8)
     parts = Parts(tmp_path, _run(), batch, "e")
     parts.add(0, {"a": 1})
@@ -289,7 +290,7 @@ def test_failures_of_the_items_themselves_are_in_the_receipt(tmp_path: Path) -> 
     rows = [_attempt(batch, index, 1, SUCCEEDED if index < 2 else FAILED) for index in range(7)]
     receipt = parts.finish(rows, failures=own)
     assert [failure.index for failure in receipt.failures] == [1, 2, 3, 4, 5, 6]
-    assert [bool(failure.traceback) for failure in receipt.failures][1:] == [True] * (DETAILED - 1) + [False] * (6 - DETAILED)
+    assert [bool(failure.traceback) for failure in receipt.failures][1:] == [True] * DETAILED + [False] * (5 - DETAILED)
     assert len(receipt.failures[-1].message) < 500
     assert receipt.holds == ((0, 7),)
 
@@ -309,7 +310,7 @@ _VALUES = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.one_of(st.none(), st.dictionaries(st.sampled_from("xyz"), _VALUES)), max_size=8))
 def test_any_results_make_parts_as_they_would_one_by_one(tmp_path_factory: pytest.TempPathFactory, results: list[Any]) -> None:
     """All at once, the same items fail and the same schema comes out as when each item's rows are settled for itself."""

@@ -1,0 +1,143 @@
+"""A copy of a dataset on another storage: what counts as of one log position, a dataset of its own when it is complete."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dcompute.dataset.entries import Action, Adopted, Entry, Vacuum
+from dcompute.dataset.names import ATTEMPTS, DATASET, RESULTS, entry_name, new_id, started_name
+from dcompute.dataset.parts import gone
+from dcompute.dataset.remote import together
+from dcompute.dataset.state import State
+from dcompute.dataset.store import Store
+from dcompute.dataset.writer import open_dataset
+from dcompute.errors import DatasetCorruptError, UsageError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Copied:
+    """What a copy has; ``str()`` of it is for people."""
+
+    url: str
+    to: str
+    number: int  #: of the last entry that it has
+    files: int
+    bytes: int  #: of the parts
+
+    def __str__(self) -> str:
+        return f"{self.url} as of entry {self.number:,} was copied to {self.to}: {self.files:,} files ({self.bytes / 1e6:,.1f} MB)"
+
+
+def copy(store: Store, target: Store, at: int | None = None) -> Copied:
+    """Copy what counts, as the log says; a run may be at work, and what it adds meanwhile is not in the copy.
+
+    A copy that was interrupted is no dataset yet, and goes on when it is made again before the dataset has changed.
+
+    Parameters
+    ----------
+    store
+        Where the dataset is.
+    target
+        Where the copy goes.
+    at
+        Number of the last entry to copy; None: all that are there now.
+
+    Raises
+    ------
+    UsageError
+        There is a dataset already, or what is left of another copy.
+    DatasetError
+        A part that counts is gone or damaged.
+    """
+    _, state = open_dataset(store, at=at)
+    if target.exists(DATASET):
+        raise UsageError(f"there is a dataset at {target.url} already: copy to a place where there is none")
+    sizes = _parts(state)
+    present = {*target.names(RESULTS), *target.names(ATTEMPTS)}
+    missing = [name for name in sizes if name not in present]
+    with tempfile.TemporaryDirectory(prefix="dcompute-") as folder:
+        carrier = _Carrier(store, target, Path(folder), sizes)
+        together(carrier.carry, missing)
+    claims = _copy_claims(store, target, state)
+    _copy_log(store, target, state)
+    # from here on it is a dataset
+    open_dataset(target, create=True)
+    size = sum(target.size(name) if expected is None else expected for name, expected in sizes.items())
+    return Copied(url=store.url, to=target.url, number=state.number, files=len(sizes) + claims + state.number, bytes=size)
+
+
+def _parts(state: State) -> dict[str, int | None]:
+    """The parts that count and their sizes, where the log has them."""
+    marks: dict[str, int | None] = {counted.mark: None for counted in state.batches}
+    return {part.name: part.size for part in state.counted_parts()} | marks
+
+
+class _Carrier:
+    """Copies files, from any thread."""
+
+    def __init__(self, store: Store, target: Store, folder: Path, sizes: dict[str, int | None]) -> None:
+        self._store = store
+        self._target = target
+        self._folder = folder
+        self._sizes = sizes
+
+    def carry(self, name: str) -> None:
+        """Copy one part, which appears whole or not at all."""
+        if self._store.is_local:
+            self._upload(Path(self._store.path(name)), name)
+            return
+        path = self._folder / new_id()
+        try:
+            with self._store.fs.open(self._store.path(name), "rb") as source, path.open("wb") as sink:
+                shutil.copyfileobj(source, sink, 1 << 20)
+        except FileNotFoundError as error:
+            raise gone(self._store, name) from error
+        self._upload(path, name)
+        path.unlink()
+
+    def _upload(self, path: Path, name: str) -> None:
+        try:
+            size = path.stat().st_size
+        except FileNotFoundError as error:
+            raise gone(self._store, name) from error
+        expected = self._sizes[name]
+        if expected is not None and size != expected:
+            raise DatasetCorruptError(
+                f"{name} at {self._store.url} has {size:,} bytes, and the log says {expected:,}: something other than dcompute changed it. "
+                "Restore the file from a copy"
+            )
+        self._target.upload(path, name)
+
+
+def _copy_claims(store: Store, target: Store, state: State) -> int:
+    """What says of items that may be executed once only that they were begun: else a run on the copy would execute them."""
+    claims = [name for batch in set(state.sent.values()) if store.exists(name := started_name(batch))]
+    for name in claims:
+        target.write(name, store.read(name))
+    return len(claims)
+
+
+def _copy_log(store: Store, target: Store, state: State) -> None:
+    """Backwards: a log is empty until its first entry is there."""
+    settled: Sequence[Action] = (Adopted(epochs=state.unsettled), Vacuum(until=state.number))
+    last = Entry(state.number + 1, new_id(), time.time(), tuple(settled))
+    for number, data in ((last.number, last.to_bytes()), *_entries(store, state.number)):
+        try:
+            target.create(entry_name(number), data)
+        except FileExistsError:
+            if not _is_same(number, target.read(entry_name(number)), data):
+                raise UsageError(f"there is what is left of another copy at {target.url}: remove it, or copy to another place") from None
+
+
+def _entries(store: Store, last: int) -> Iterator[tuple[int, bytes]]:
+    for number in range(last, 0, -1):
+        yield number, store.read(entry_name(number))
+
+
+def _is_same(number: int, there: bytes, data: bytes) -> bool:
+    return there == data or Entry.from_bytes(number, there).actions == Entry.from_bytes(number, data).actions

@@ -1,0 +1,87 @@
+"""The rows of one results part as they lie in it: the columns and row groups that are asked for, no others."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as pads
+import pyarrow.parquet as pq
+from pyarrow.fs import LocalFileSystem
+
+from dcompute.dataset.filters import Filter
+from dcompute.dataset.parts import corrupt, gone
+from dcompute.dataset.pieces import File
+from dcompute.dataset.store import Store
+
+# up to here one request for all of a file is quicker than one for its footer and one for each column
+_WHOLE_BYTES = 4 << 20
+# several threads decode what is larger; for less, starting them is the work
+_THREADED_BYTES = 1 << 20
+
+
+def fetch(store: Store, file: File, wanted: pa.Schema, where: Filter | None) -> pa.Table:
+    """Those of some columns that a results part has, in its own types; row groups that cannot hold a row of ``where`` are left out.
+
+    Parameters
+    ----------
+    store
+        The dataset's.
+    file
+        The part, and its share of it.
+    wanted
+        Columns, those of ``where`` among them; absent ones are left out. Where a part has another type for a column of ``where``, its
+        statistics are not asked.
+    where
+        Which rows are wanted; rows of other kinds may come too.
+
+    Raises
+    ------
+    DatasetCorruptError
+        It is gone, or no Parquet file.
+    """
+    try:
+        with contextlib.ExitStack() as stack:
+            source = _source(store, file, stack)
+            return _read(source, file, wanted, where)
+    except FileNotFoundError as error:
+        raise gone(store, file.name) from error
+    except (pa.ArrowException, OSError) as error:
+        raise corrupt(file.name, str(error), "a results part") from error
+
+
+def _source(store: Store, file: File, stack: contextlib.ExitStack) -> Any:
+    if store.is_local:
+        return store.path(file.name)
+    if file.share == (0, 1) and file.size <= _WHOLE_BYTES:
+        return io.BytesIO(store.read(file.name))
+    return stack.enter_context(store.fs.open(store.path(file.name), "rb"))
+
+
+def _read(source: Any, file: File, wanted: pa.Schema, where: Filter | None) -> pa.Table:
+    opened = pq.ParquetFile(source, pre_buffer=not isinstance(source, (str, io.BytesIO)))
+    present = set(opened.schema_arrow.names)
+    names = [name for name in wanted.names if name in present]
+    index, shares = file.share
+    groups = [group for group in range(opened.num_row_groups) if group * shares // opened.num_row_groups == index]
+    if where is not None:
+        groups = _that_may_match(source, opened, groups, wanted, where)
+    use_threads = file.size > _THREADED_BYTES
+    if len(groups) == opened.num_row_groups:
+        return opened.read(columns=names, use_threads=use_threads)
+    return opened.read_row_groups(groups, columns=names, use_threads=use_threads)
+
+
+def _that_may_match(source: Any, opened: pq.ParquetFile, groups: list[int], wanted: pa.Schema, where: Filter) -> list[int]:
+    """Those of the row groups whose statistics do not say that no row of them is wanted."""
+    physical = opened.schema_arrow
+    if not groups or any(
+        physical.get_field_index(name) < 0 or physical.field(name).type != wanted.field(name).type for name in where.names
+    ):
+        return groups
+    # it reads the footer once more, which the page cache has, or the buffer
+    fragment = pads.ParquetFileFormat().make_fragment(source, LocalFileSystem() if isinstance(source, str) else None)
+    kept = {group.id for group in fragment.subset(where.expression, schema=physical).row_groups}
+    return [group for group in groups if group in kept]

@@ -1,0 +1,88 @@
+"""Rows that are read piece by piece, as a lazy Dask dataframe or as one table in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from dcompute.dataset.pieces import Piece
+
+
+class Rows(Protocol):
+    """Something that knows its columns and reads some of them of a piece."""
+
+    @property
+    def schema(self) -> pa.Schema: ...  # noqa: D102
+
+    def table(self, piece: Piece, names: Sequence[str]) -> pa.Table:
+        """The rows of a piece that are wanted, in some of the columns; without columns it still has its number of rows."""
+        ...
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Some columns of rows, in pieces: what there is to read, before it is read."""
+
+    rows: Rows
+    pieces: Sequence[Piece]
+    columns: Sequence[str]
+    label: str
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Of the columns."""
+        return pa.schema([self.rows.schema.field(name) for name in self.columns])
+
+    def to_arrow(self) -> pa.Table:
+        """All of it in memory."""
+        tables = [self.rows.table(piece, self.columns) for piece in self.pieces]
+        return pa.concat_tables(tables) if tables else self.schema.empty_table()
+
+    def to_dask(self) -> Any:
+        """A lazy Dask dataframe; columns that its user does not ask for are not read."""
+        import dask
+        import dask.dataframe as dd
+
+        from dcompute.dataset.counting import counted
+
+        meta = to_pandas(self.schema.empty_table())
+        # a dataset without rows is one partition without files
+        pieces = self.pieces or [Piece()]
+        # the types are Arrow's already; converted once more, strings would lose theirs
+        with dask.config.set({"dataframe.convert-string": False}):
+            frame = dd.from_map(Partition(self.rows), pieces, columns=list(self.columns), meta=meta, label=f"dcompute-{self.label}")
+        return counted(frame)
+
+
+@dataclass(frozen=True)
+class Partition:
+    """Reads one partition; a callable that Dask sends to workers and hands the columns that are needed.
+
+    ``columns`` has no default: with one, Dask would ask for all columns where it needs none.
+    """
+
+    rows: Rows
+
+    def __call__(self, piece: Piece, columns: Sequence[str]) -> Any:
+        """A pandas dataframe with Arrow's types, so that integers with nulls stay integers."""
+        table = self.rows.table(piece, columns)
+        if columns:
+            return to_pandas(table)
+        import pandas as pd
+
+        return pd.DataFrame(index=pd.RangeIndex(table.num_rows))
+
+
+def to_pandas(table: pa.Table) -> Any:
+    """A pandas dataframe with Arrow's types."""
+    import pandas as pd
+
+    return table.to_pandas(types_mapper=pd.ArrowDtype)
+
+
+def bare(rows: int) -> pa.Table:
+    """So many rows without a column."""
+    return pa.table({"": pa.nulls(rows)}).select([])

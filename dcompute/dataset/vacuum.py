@@ -1,0 +1,223 @@
+"""Vacuum: files that do not count and that nobody reads any more are removed. What is removed is decided apart from doing it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from dcompute.dataset.entries import Action, Entry, Replace, Vacuum
+from dcompute.dataset.keeper import Keeper
+from dcompute.dataset.names import ATTEMPTS, RESULTS, TEMPORARY, is_compacted, mark_batch, part_batch
+from dcompute.dataset.parts import gone
+from dcompute.dataset.state import State
+from dcompute.dataset.store import Store
+from dcompute.errors import StoreError, UsageError
+
+#: A temporary file may be written by somebody who lives for so long (seconds), whatever the retention.
+TEMPORARY_SECONDS = 3600.0
+
+_FOLDERS = ("", "log", ATTEMPTS, RESULTS, "runs")
+# what file systems call the time of a file's last change
+_TIMES = ("mtime", "LastModified", "last_modified", "updated", "created")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vacuumed:
+    """What a vacuum removed, or would; ``str()`` of it is for people."""
+
+    url: str
+    removed: tuple[str, ...] = ()  #: names of files
+    bytes: int = 0  #: of them
+    kept: int = 0  #: files that do not count and are younger than the retention
+    foreign: tuple[str, ...] = ()  #: names of files in ``results`` that dcompute did not write: they are left alone
+    dry_run: bool = False
+
+    def __str__(self) -> str:
+        verb = "would be removed" if self.dry_run else "were removed"
+        text = f"{self.url}: {len(self.removed):,} files ({self.bytes / 1e6:,.1f} MB) {verb}"
+        if self.kept:
+            text += f"; {self.kept:,} that do not count are younger than the retention"
+        return text
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file as its storage lists it."""
+
+    size: int
+    changed: float  #: seconds since 1970, on the storage's clock
+
+
+def removable(state: State, names: Collection[str]) -> set[str]:
+    """Those of some files in ``results`` and ``attempts`` that do not count and never will: of no epoch that is not settled.
+
+    A compacted part that nobody committed is one of them, though somebody may be about to: see :class:`~dcompute.dataset.entries.Vacuum`.
+    """
+    counted = {part.name for part in state.counted_parts()}.union(one.mark for one in state.batches)
+    return {name for name in names if name not in counted and (is_compacted(name) or _is_settled(state, name))}
+
+
+def foreign(names: Collection[str]) -> tuple[str, ...]:
+    """Files in ``results`` with names that dcompute does not give."""
+    return tuple(sorted(name for name in names if name.startswith(RESULTS) and not is_compacted(name) and part_batch(name) is None))
+
+
+def seconds_of(retention: Any) -> float:
+    """A retention time in seconds.
+
+    Raises
+    ------
+    UsageError
+        It is no time.
+    """
+    from dask.utils import parse_timedelta
+
+    try:
+        seconds = float(parse_timedelta(retention) if isinstance(retention, str | timedelta) else retention)
+    except (TypeError, ValueError, KeyError):
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise UsageError(f'retention={retention!r} is no time: say one such as "7 days", "12 h" or 0')
+    return seconds
+
+
+def vacuum(store: Store, retention: Any = "7 days", *, dry_run: bool = False, now: Callable[[], float] = time.time) -> Vacuumed:
+    """Remove files that do not count, beside whatever driver and compaction there are.
+
+    Parameters
+    ----------
+    store
+        Where the dataset is.
+    retention
+        What readers may still need: a part that was replaced is kept for so long from then on, any other file from its last change on.
+    dry_run
+        Remove nothing.
+    now
+        Seconds since 1970.
+
+    Returns
+    -------
+    Vacuumed
+        What was removed, or would be.
+
+    Raises
+    ------
+    DatasetError
+        A compacted part that counts is gone: nothing was removed.
+    """
+    seconds = seconds_of(retention)
+    keeper = Keeper(store)
+    files = _listed(store)
+    # two clocks may differ: where nothing is to be kept, none is asked
+    before = now() - seconds if seconds else math.inf
+    until, young = _replaced_since(keeper, before)
+    found: set[str] = set()
+
+    def decide() -> list[Action] | None:
+        candidates = removable(keeper.state, files)
+        recent = young.union(*(_replaced(entry) for entry in keeper.since if entry.at > before))
+        found.clear()
+        found.update(name for name in candidates if name not in recent and files[name].changed <= before)
+        dropped = found & _uncommitted(keeper, candidates)
+        if dry_run or not any(name.startswith(RESULTS) for name in found):
+            return None
+        return [Vacuum(until=until, dropped=tuple(sorted(dropped)))]
+
+    # whoever is about to commit a compacted part that goes now reads this first, and does not
+    keeper.commit(decide)
+    kept = len(removable(keeper.state, files)) - len(found)
+    temporary = _temporary(store, now() - max(seconds, TEMPORARY_SECONDS))
+    names = sorted(found) + sorted(temporary)
+    if not dry_run:
+        _refuse_lost(keeper, files)
+        store.remove(names)
+    size = sum((files.get(name) or temporary[name]).size for name in names)
+    return Vacuumed(url=store.url, removed=tuple(names), bytes=size, kept=kept, foreign=foreign(files), dry_run=dry_run)
+
+
+def _refuse_lost(keeper: Keeper, listed: Collection[str]) -> None:
+    """A storage may forget what it acknowledged: while a compacted part is not there, those that it replaced must stay."""
+    for part in keeper.state.counted_parts():
+        if is_compacted(part.name) and part.name not in listed and not keeper.store.exists(part.name):
+            raise gone(keeper.store, part.name)
+
+
+def _is_settled(state: State, name: str) -> bool:
+    batch = part_batch(name) or mark_batch(name)
+    if batch is None:
+        return False
+    run, epoch, _ = batch
+    return epoch in state.settled and state.opened[epoch].run == run
+
+
+def _uncommitted(keeper: Keeper, names: Collection[str]) -> set[str]:
+    """Compacted parts among some that do not count, of which the log does not say that they ever did."""
+    return {name for name in names if is_compacted(name) and name not in keeper.state.replaced}
+
+
+def _replaced(entry: Entry) -> set[str]:
+    return {name for action in entry.actions if isinstance(action, Replace) for name in action.parts}
+
+
+def _replaced_since(keeper: Keeper, before: float) -> tuple[int, set[str]]:
+    """The last entry that was committed before a time, and the parts that entries after it replaced."""
+    parts: set[str] = set()
+    for number in range(keeper.state.number, 0, -1):
+        if before == math.inf:
+            return number, parts
+        entry = keeper.log.read(number)
+        if entry is None or entry.at <= before:
+            return number, parts
+        parts |= _replaced(entry)
+    return 0, parts
+
+
+def _listed(store: Store) -> dict[str, File]:
+    """The files in ``results`` and ``attempts`` of which the storage tells when they changed."""
+    found: dict[str, File] = {}
+    for folder in (RESULTS, ATTEMPTS):
+        about = _infos(store, folder)
+        found |= {name: about[name] for name in store.names(folder) if name in about}
+    return found
+
+
+def _temporary(store: Store, before: float) -> dict[str, File]:
+    """What killed writers left behind."""
+    if not store.is_local:
+        return {}
+    found = {name: file for folder in _FOLDERS for name, file in _infos(store, folder).items()}
+    return {name: file for name, file in found.items() if name.rpartition("/")[2].startswith(TEMPORARY) and file.changed <= before}
+
+
+def _infos(store: Store, folder: str) -> dict[str, File]:
+    try:
+        store.fs.invalidate_cache()
+        infos: list[Mapping[str, Any]] = store.fs.ls(store.path(folder), detail=True)
+    except FileNotFoundError:
+        return {}
+    except StoreError:
+        raise
+    except Exception as error:  # storage clients raise what they like
+        raise StoreError(f"could not list {store.url}/{folder}: {type(error).__name__}: {error}") from error
+    return {
+        f"{folder}/{base}" if folder else base: File(int(info["size"] or 0), changed)
+        for info in infos
+        if info["type"] == "file" and (changed := _changed(info)) is not None
+        for base in [info["name"].rstrip("/").rpartition("/")[2]]
+    }
+
+
+def _changed(info: Mapping[str, Any]) -> float | None:
+    for name in _TIMES:
+        value = info.get(name)
+        if isinstance(value, str):
+            value = datetime.fromisoformat(value)
+        if isinstance(value, datetime):
+            return value.timestamp()
+        if isinstance(value, int | float):
+            return float(value)
+    return None

@@ -1,0 +1,1 @@
+"""Reports: what is known of datasets, as aggregations on Dask dataframes."""

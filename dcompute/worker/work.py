@@ -1,0 +1,68 @@
+"""What a worker executes, how far it is, and what came of it."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dcompute.records import BatchSpec, Receipt, RunSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What a worker executes."""
+
+    run: RunSpec
+    batch: BatchSpec
+    execution: str  #: random id of this execution
+    scratch: str  #: folder of this worker process; removed when the process is gone
+    memory_limit: int | None = None  #: bytes for the tree of a child; None: no limit
+    worker: str = ""  #: name of the Dask worker, for the rows
+
+    @property
+    def folder(self) -> Path:
+        """Where the files of this execution lie."""
+        return Path(self.scratch) / f"{self.batch.id}-{self.execution}"
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """Children with the same one are interchangeable."""
+        run = self.run
+        return (run.run, run.code_digest, run.params_digest, *(digest for _, digest, _ in run.modules))
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """How far a batch is."""
+
+    index: int | None  #: the item at work
+    done: int  #: items with an outcome
+    fraction: float | None  #: what the item at work said of itself
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetupFailure:
+    """Set-up failed; no item is to blame."""
+
+    text: str
+    traceback: str = ""
+    log: str = ""  #: what it printed
+    stage: str = "setup"  #: ``setup``, ``code`` (import, unpickle), ``values`` (they cannot be unpickled), ``process``, ``scratch`` (full)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Execution:
+    """What came of a batch."""
+
+    receipt: Receipt | None = None  #: None: nothing was finished
+    files: list[tuple[str, str]] = field(default_factory=list)  #: local path and dataset name, results first, the attempts part last
+    folder: str = ""  #: where they lie
+    setup_error: SetupFailure | None = None
+    cut_short: str | None = None  #: why the receipt does not hold all items: ``cancelled``, ``closing``, ``setup``, ``full``
+    untouched: bool = False  #: no item was begun
+
+    def discard(self) -> None:
+        """Remove the local files."""
+        shutil.rmtree(self.folder, ignore_errors=True)

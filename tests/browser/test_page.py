@@ -1,0 +1,147 @@
+"""The HTML report in a real browser: it draws, says nothing in the console, asks for nothing, and hostile text stays text."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+import dcompute as dc
+from dcompute.report.page import page as page_of
+
+SCREENSHOTS = Path(__file__).resolve().parents[2] / "build" / "screenshots"
+HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync")
+
+
+class Odd(Exception):
+    """Has a message of somebody who means harm."""
+
+
+def work(number: int) -> dict[str, int]:
+    """Fails for some, and takes a little."""
+    total = sum(range(20_000 + 1000 * (number % 7)))
+    if number % 11 == 0:
+        raise Odd(f"{HOSTILE} {number}")
+    return {"total": total}
+
+
+@dataclass
+class Seen:
+    """What a browser met."""
+
+    page: Page
+    said: list[str] = field(default_factory=list)  #: warnings and errors in the console, and of scripts
+    asked: list[str] = field(default_factory=list)  #: requests but for the file itself
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Headless Chromium."""
+    path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    assert path is not None, "there is no Chromium: run scripts/make-browser"
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=path, headless=True, args=list(ARGUMENTS))
+        yield launched
+        launched.close()
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> dc.Dataset:
+    """Two real runs, the second of them with new items; keys and messages mean harm."""
+    url = tmp_path_factory.mktemp("datasets") / "a <b>dataset</b>"
+    for count in (150, 300):
+        dc.map(work, range(count), url, key=lambda number: f"{number} {HOSTILE}", name="work").wait(progress="quiet")
+    return dc.open(url)
+
+
+def opened(browser: Browser, path: Path, script: bool = True) -> Seen:
+    """A file in a tab of its own."""
+    seen = Seen(browser.new_context(java_script_enabled=script, viewport={"width": 1280, "height": 900}).new_page())
+    # Bokeh logs that it sets its log level
+    seen.page.on("console", lambda said: None if said.type == "log" else seen.said.append(f"{said.type}: {said.text}"))
+    seen.page.on("pageerror", lambda error: seen.said.append(f"error: {error}"))
+    seen.page.on("request", lambda request: None if request.url.startswith(("file:", "data:", "blob:")) else seen.asked.append(request.url))
+    seen.page.goto(path.as_uri(), wait_until="load")
+    return seen
+
+
+def shot(seen: Seen, name: str) -> None:
+    """A picture for whoever wants to look."""
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    seen.page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
+
+
+def drawn(page: Page) -> int:
+    """How many canvases have a pixel that is neither white nor clear, shadow roots searched too."""
+    count: Any = page.evaluate(
+        """() => {
+            const found = [], look = (root) => root.querySelectorAll("*").forEach((one) => {
+                if (one instanceof HTMLCanvasElement) found.push(one);
+                if (one.shadowRoot) look(one.shadowRoot);
+            });
+            look(document);
+            return found.filter((one) => one.width && one.height && one.getContext("2d").getImageData(0, 0, one.width, one.height)
+                .data.some((value, at) => at % 4 == 3 && value > 0)).length;
+        }"""
+    )
+    return int(count)
+
+
+def test_the_report_draws_all_plots_in_silence_and_asks_for_nothing(browser: Browser, dataset: dc.Dataset, tmp_path: Path) -> None:
+    """Every plot has something on its canvas; the console stays empty, and no request leaves the page."""
+    path = tmp_path / "report.html"
+    path.write_text(page_of(dataset), encoding="utf-8")
+    seen = opened(browser, path)
+    figures = seen.page.locator("[data-root-id]")
+    seen.page.wait_for_function("() => window.Bokeh && Bokeh.documents.length > 0 && Bokeh.documents.every((one) => one.is_idle)")
+    shot(seen, "report")
+    assert figures.count() == 9
+    assert drawn(seen.page) >= 9
+    assert seen.said == []
+    assert seen.asked == []
+    assert "interrupted" not in seen.page.inner_text("#freshness")
+    assert "as of entry" in seen.page.inner_text("#freshness")
+
+
+def test_what_users_wrote_stays_text(browser: Browser, dataset: dc.Dataset, tmp_path: Path) -> None:
+    """A key or a message with markup is shown as it is and runs nothing."""
+    path = tmp_path / "report.html"
+    path.write_text(page_of(dataset), encoding="utf-8")
+    seen = opened(browser, path)
+    assert seen.page.title() == dataset.url
+    assert HOSTILE in seen.page.inner_text("body")
+    assert seen.page.locator("img").count() == 0
+    assert not re.search(r"<script>document\.title", path.read_text())
+
+
+def test_an_empty_dataset_has_a_page_too(browser: Browser, tmp_path: Path) -> None:
+    """Without an attempt the page says so and is as silent."""
+    dc.map(work, [], tmp_path / "empty").wait(progress="quiet")
+    path = tmp_path / "report.html"
+    path.write_text(page_of(dc.open(tmp_path / "empty")), encoding="utf-8")
+    seen = opened(browser, path)
+    assert "No attempts yet." in seen.page.inner_text("body")
+    assert seen.said == []
+
+
+def test_what_a_notebook_shows_of_a_run_and_a_dataset(browser: Browser, tmp_path: Path) -> None:
+    """The pieces of HTML for notebooks draw without a script and load nothing."""
+    with dc.map(work, range(1, 11), tmp_path / "x <i>y</i>") as run:
+        run.wait(progress="quiet")
+    path = tmp_path / "notebook.html"
+    shown = dc.open(tmp_path / "x <i>y</i>")._repr_html_()
+    path.write_text(f"<!doctype html><meta charset=utf-8><link rel=icon href='data:,'>{run._repr_html_()}<hr>{shown}", encoding="utf-8")
+    seen = opened(browser, path, script=False)
+    shot(seen, "notebook")
+    assert "x <i>y</i>" in seen.page.inner_text("body")
+    assert "succeeded" in seen.page.inner_text("table")
+    assert seen.page.locator("script").count() == 0
+    assert (seen.said, seen.asked) == ([], [])

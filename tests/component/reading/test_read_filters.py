@@ -1,0 +1,202 @@
+"""What is not asked for is not read: columns, rows, files."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dcompute.dataset import reading
+from dcompute.dataset.entries import Replace
+from dcompute.dataset.filters import Filter
+from dcompute.dataset.frames import Reading
+from dcompute.dataset.pieces import File, Piece, by_rows, by_size
+from dcompute.errors import DatasetCorruptError, UsageError
+from dcompute.records import PartRef
+
+SCHEMA = pa.schema([("item_key", pa.string()), ("key_kind", pa.string()), ("n", pa.int64()), ("x", pa.float64())])
+
+
+class Noting:
+    """Rows that note what they are asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[str]] = []
+        self.schema = SCHEMA
+
+    def __dask_tokenize__(self) -> str:
+        return "noting"
+
+    def table(self, piece: Piece, names: Sequence[str]) -> pa.Table:
+        self.asked.append(list(names))
+        return pa.table({"item_key": ["a"], "key_kind": ["str"], "n": [1], "x": [0.5]}).select(list(names))
+
+
+def compute(frame: Any) -> Any:
+    return frame.compute(scheduler="synchronous")
+
+
+def test_dask_asks_for_the_columns_that_are_used() -> None:
+    """A projection, a group-by and a condition reach what reads, and nothing else is asked for."""
+    rows = Noting()
+    frame = Reading(rows, [Piece((File("f", 1),))], SCHEMA.names, "test").to_dask()
+    compute(frame[["n"]])
+    compute(frame.groupby("key_kind")["x"].mean())
+    compute(frame[frame.n > 0]["x"])
+    assert [sorted(names) for names in rows.asked] == [["n"], ["key_kind", "x"], ["n", "x"]]
+
+
+def test_counting_rows_asks_for_no_column() -> None:
+    """``len`` asks for no column at all."""
+    rows = Noting()
+    frame = Reading(rows, [Piece((File("f", 1),))], SCHEMA.names, "test").to_dask()
+    assert len(frame) == 1
+    assert len(frame[["n"]]) == len(frame["x"]) == 1
+    assert rows.asked == [[], [], []]
+
+
+def test_counting_rows_reads_no_file(scene: Any, did: Any) -> None:
+    """Where all rows count, the log knows how many there are."""
+    state = scene.add(did("a", rows=[{"n": 1}, {"n": 2}])).add(did("b", rows=[{"n": 3}])).state
+    scene.store.remove(scene.store.names("results"))
+    assert len(reading.results(scene.store, state)) == 3
+
+
+FILTERS = [
+    [("n", ">", 1)],
+    [("n", ">", 0), ("x", "<=", 1.5)],
+    [[("n", "==", 1)], [("s", "==", "late")]],
+    [("s", "in", {"late", "other"})],
+    pc.field("x").is_null(),
+    pc.field("n") + 1 > 3,
+    pc.field("item_key") == "a",
+]
+
+
+@pytest.mark.parametrize("filters", FILTERS)
+def test_filters_give_the_rows_for_which_they_are_true(scene: Any, did: Any, filters: Any) -> None:
+    """Whatever the parts look like, a filter gives what it gives on the whole table."""
+    scene.add(did("a", rows=[{"n": 1, "x": 1}, {"n": 2, "x": 2}]), did("gone", rows=[{"n": 9, "x": 9}]))
+    scene.add(did("b", rows=[{"x": 0.5, "s": "late"}]), did("left", rows=[{"x": 0.5, "s": "late"}]), left_out=["left"])
+    scene.add(did("c", rows=[{"n": 3, "s": None}, {"n": None}])).hide("gone")
+    whole = reading.results_arrow(scene.store, scene.state)
+    expression = filters if isinstance(filters, pc.Expression) else pq.filters_to_expression(filters)
+    expected = whole.filter(expression).to_pylist()
+    assert 0 < len(expected) < whole.num_rows
+    assert reading.results_arrow(scene.store, scene.state, filters=filters).to_pylist() == expected
+    lazy = reading.results(scene.store, scene.state, ["item_key"], filters)
+    assert compute(lazy)["item_key"].tolist() == [row["item_key"] for row in expected]
+    assert len(lazy) == len(expected)
+
+
+def test_attempts_and_failures_take_filters(scene: Any, did: Any) -> None:
+    """All three tables are filtered alike."""
+    scene.add(did("a", failed="crash"), did("b", failed="timeout"), did("c"))
+    assert reading.attempts_arrow(scene.store, scene.state, ["item_key"], [("kind", "==", "crash")]).to_pylist() == [{"item_key": "a"}]
+    assert len(reading.failures(scene.store, scene.state, filters=[("kind", "!=", "crash")])) == 1
+
+
+def compacted(scene: Any, did: Any, table: pa.Table, **options: Any) -> Any:
+    """A dataset whose only part is this table, as a compaction would leave it."""
+    scene.add(did("a", rows=table.slice(0, 1).drop_columns(["item_key", "key_kind"]).to_pylist()))
+    old = scene.state.batches[0].batch.results[0].name
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, **options)
+    part = PartRef(name="results/compacted.parquet", size=len(buffer.getvalue()), rows=table.num_rows)
+    scene.store.write(part.name, buffer.getvalue())
+    return scene.commit(Replace(parts=(old,), by=(part,), read_at=len(scene.entries))).state
+
+
+def sorted_table(rows: int) -> pa.Table:
+    return pa.table({"item_key": ["a"] * rows, "key_kind": ["str"] * rows, "n": range(rows)})
+
+
+def test_row_groups_that_hold_no_such_row_are_not_read(scene: Any, did: Any) -> None:
+    """By the statistics of a sorted part one row group is read: the bytes of the others may be rubbish."""
+    state = compacted(scene, did, sorted_table(4000), row_group_size=1000, compression="none", use_dictionary=False)
+    path = Path(scene.store.path("results/compacted.parquet"))
+    groups = pq.ParquetFile(path).metadata
+    data = bytearray(path.read_bytes())
+    for group in (0, 1, 3):
+        column = groups.row_group(group).column(2)
+        data[column.data_page_offset : column.data_page_offset + column.total_compressed_size] = b"\xff" * column.total_compressed_size
+    path.write_bytes(data)
+    assert reading.results_arrow(scene.store, state, ["n"], [("n", ">=", 2990), ("n", "<", 3000)]).num_rows == 10
+    with pytest.raises(DatasetCorruptError):
+        reading.results_arrow(scene.store, state, ["n"], [("n", ">=", 2990), ("n", "<", 3001)])
+
+
+def test_a_large_part_gives_several_partitions(scene: Any, did: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part larger than a partition is read in shares of its row groups, each row once."""
+    state = compacted(scene, did, sorted_table(5000), row_group_size=1000)
+    monkeypatch.setattr(reading, "PARTITION_BYTES", 5000 * (24 + 24 + 8) // 3)
+    frame = reading.results(scene.store, state, ["n"])
+    assert frame.npartitions == 4
+    parts = [len(compute(frame.partitions[index])) for index in range(4)]
+    assert (sum(parts), max(parts)) == (5000, 2000)
+    assert sorted(compute(frame)["n"]) == list(range(5000))
+    assert len(frame) == 5000
+
+
+def test_partitions_are_bounded_in_memory_and_not_as_stored(scene: Any, did: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that are stored in next to nothing take their place in memory all the same."""
+    rows = 64_000
+    table = pa.table({"item_key": ["a"] * rows, "key_kind": ["str"] * rows, "n": [7] * rows, "x": [0.5] * rows})
+    state = compacted(scene, did, table, row_group_size=4000)
+    monkeypatch.setattr(reading, "PARTITION_BYTES", 1 << 20)
+    reader = reading.reading_results(scene.store, state)
+    sizes = [reader.rows.table(piece, reader.columns).nbytes for piece in reader.pieces]
+    assert len(sizes) == 4
+    assert max(sizes) < 1 << 20
+
+
+@given(st.lists(st.tuples(st.integers(0, 5_000), st.integers(1, 200_000)), max_size=20), st.integers(1, 3000), st.integers(1, 5))
+def test_partitions_hold_all_of_every_file(sizes: list[tuple[int, int]], most_bytes: int, most_files: int) -> None:
+    """For any files, each is whole in one partition, or in as many shares as it says, and no partition is too large."""
+    files = [File(f"f{index}", 1, size=size, count=count) for index, (size, count) in enumerate(sizes)]
+    pieces = by_size(files, most_files=most_files, most_bytes=most_bytes)
+    found: dict[str, list[tuple[int, int]]] = {}
+    for piece in pieces:
+        assert 0 < len(piece.files) <= most_files
+        assert sum(file.size for file in piece.files) <= most_bytes or len(piece.files) == 1
+        for file in piece.files:
+            found.setdefault(file.name, []).append(file.share)
+    assert found == {file.name: [(index, len(found[file.name])) for index in range(len(found[file.name]))] for file in files}
+
+
+def test_partitions_of_attempts_are_bounded_by_rows() -> None:
+    """Of failures the rows that are taken count, of attempts all."""
+    files = [File("a", 1, count=3), File("b", 1, count=3), File("c", 1, rows=(7,), count=9), File("d", 1, count=9)]
+    assert [[file.name for file in piece.files] for piece in by_rows(files, most_files=9, most_rows=4)] == [["a"], ["b", "c"], ["d"]]
+
+
+@pytest.mark.parametrize(
+    ("filters", "says"),
+    [
+        ([("nn", ">", 1)], "no column 'nn': did you mean 'n'"),
+        (pc.field("nn") > 1, r"cannot be asked of columns item_key \(string\), .*nn"),
+        ([("n", ">", "text")], "cannot be asked of columns"),
+        ([("n", "~", 1)], "list of .column, operator, value."),
+        ("n > 1", "list of .column, operator, value."),
+        ([], "list of .column, operator, value."),
+    ],
+    ids=str,
+)
+def test_a_filter_that_cannot_be_is_refused(filters: Any, says: str) -> None:
+    """Before anything is read, with what is wrong."""
+    with pytest.raises(UsageError, match=says):
+        Filter.of(filters, SCHEMA)
+
+
+def test_columns_are_a_list(scene: Any, did: Any) -> None:
+    """One name is no list of names, and is not read as its letters."""
+    with pytest.raises(UsageError, match=r"such as \['n'\]"):
+        reading.results(scene.store, scene.add(did("a", rows=[{"n": 1}])).state, "n")

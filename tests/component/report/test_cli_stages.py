@@ -1,0 +1,89 @@
+"""``dcompute report run``, ``status`` and ``show``: the reports of a user's file at the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from dcompute.cli.main import dcompute
+from dcompute.cli.stages import watched
+from dcompute.dataset.store import Store
+from dcompute.errors import ReportError
+from tests.component.reading.conftest import Did, Scene
+
+FILE = """
+import dcompute as dc
+import pyarrow.compute as pc
+
+def clean(raw):
+    return dc.drop(raw, raw.x < 0, "negative")[["item_key", "x"]]
+
+CLEAN = dc.Report("clean", {url!r}, clean, mergeable="partition")
+TOTAL = dc.Report("total", {{"clean": CLEAN}}, lambda clean: clean.assign(g=1).groupby("g").x.sum().reset_index())
+BROKEN = dc.Report("broken", {url!r}, clean, checks={{"small": pc.field("x") < 0}})
+"""
+
+
+@pytest.fixture
+def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
+    """A dataset, and a file of reports in the working directory."""
+    made = Scene(Store.at(tmp_path / "lab")).open()
+    made.add(*[Did(f"k{x}", rows=[{"x": x}]) for x in range(-1, 4)]).publish()
+    (tmp_path / "reports.py").write_text(FILE.format(url=made.store.url))
+    monkeypatch.chdir(tmp_path)
+    return made
+
+
+def typed(*words: str) -> Result:
+    return CliRunner().invoke(dcompute, ["report", *words])
+
+
+def test_a_report_is_run_told_and_shown(scene: Scene) -> None:
+    """Each stage says what came, went and was dropped; status and rows come as text and as JSON."""
+    ran = typed("run", "reports.py:TOTAL", "--upstream")
+    assert ran.exit_code == 0, ran.output
+    assert "clean: version 1" in ran.output
+    assert "1 rows dropped: negative" in ran.output
+    assert "total: up to date" in typed("status", "reports.py:TOTAL").output
+    assert typed("show", "reports.py:TOTAL", "--columns", "x").output.split() == ["x", "6"]
+    assert json.loads(typed("show", "reports.py:TOTAL", "--json").output) == {"g": 1, "x": 6}
+    scene.add(Did("n", rows=[{"x": 4}])).publish()
+    status = json.loads(typed("status", "reports.py:TOTAL", "--json").output)
+    assert (status["state"], status["commits"], status["upstream"][0]["state"]) == ("behind", 1, "behind")
+    told = [json.loads(line) for line in typed("run", "reports.py:TOTAL", "--upstream", "--json").output.splitlines()]
+    assert [(one["report"], one["rows"], one["is_new"]) for one in told] == [("clean", 5, True), ("total", 1, True)]
+    assert "nothing was computed" in typed("run", "reports.py:TOTAL").output
+    assert typed("show", "reports.py:CLEAN", "--version", "1", "--limit", "1").output.count("\n") == 3
+
+
+def test_a_report_that_fails_ends_with_1(scene: Scene) -> None:
+    """A broken promise is told with its check; what is no report is bad use."""
+    failed = typed("run", "reports.py:BROKEN")
+    assert failed.exit_code == 1
+    assert "4 rows do not pass the check 'small'" in failed.output
+    assert "broken: failed since" in typed("status", "reports.py:BROKEN").output
+    wrong = typed("run", "reports.py:clean")
+    assert (wrong.exit_code, "not a dc.Report" in wrong.output) == (2, True)
+
+
+def test_watching_goes_on_after_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
+    """What fails now may work the next time: it is told, and looked at again after the wait."""
+    did: list[str] = []
+
+    def once() -> None:
+        did.append("run")
+        if len(did) == 1:
+            raise ReportError("not now")
+
+    def wait() -> None:
+        did.append("wait")
+        if did.count("wait") == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        watched(once, wait)
+    assert did == ["run", "wait", "run", "wait"]
+    assert "Error: not now" in capsys.readouterr().err

@@ -1,0 +1,201 @@
+"""Whole runs on real storages, with workers in processes of their own, and servers that are killed under them."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import dask
+import pytest
+
+import dcompute as dc
+from dcompute.dataset.names import entry_name
+from dcompute.dataset.store import Store
+from dcompute.dataset.writer import Writer
+from dcompute.errors import DatasetCorruptError
+from tests import servers
+from tests.servers import Server
+from tests.stores.proxy import proxied
+
+Place = Callable[[Server], str]
+
+#: Requests a second that a run may make.
+MOST = 50
+
+
+def square(number: int) -> dict[str, int]:
+    time.sleep(0.01)
+    return {"square": number * number}
+
+
+def slow_square(number: int) -> dict[str, int]:
+    time.sleep(0.05)
+    return {"square": number * number}
+
+
+@contextlib.contextmanager
+def workers(server: Server, processes: int = 2, threads: int = 1) -> Iterator[object]:
+    """Worker processes that know from their settings how to reach a server, and a client."""
+    from distributed import Client, LocalCluster
+
+    with (
+        dask.config.set({"dcompute.storage": {f"{server.url}/": server.options}}),
+        LocalCluster(n_workers=processes, threads_per_worker=threads, dashboard_address="127.0.0.1:0", host="127.0.0.1") as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield client
+
+
+def squares(url: str) -> dict[int, int]:
+    """The results at a place as somebody reads them who has just come."""
+    frame = dc.open(url).results().compute(scheduler="threads")
+    assert frame.item_key.is_unique
+    return {int(key): square for key, square in zip(frame.item_key, frame.square, strict=True)}
+
+
+def test_run_is_right_and_the_next_one_up_to_date(server: Server, place: Place) -> None:
+    """Results and attempts are those of the items, the second run has nothing to do, and nothing was listed on the way."""
+    with proxied(server) as proxy, workers(proxy.server) as client:
+        url = place(proxy.server)
+        run = dc.map(square, range(300), url, client=client)
+        run.wait(progress="quiet")
+        made = len(proxy.seen)
+        summary = run.summary()
+        assert summary.all_succeeded
+        # beside them each worker showed once that it sees the dataset
+        assert made - 4 <= summary.requests <= made
+        assert "requests to storage" in str(summary)
+        again = dc.map(square, range(300), url, client=client)
+        again.wait(progress="quiet")
+        assert "up to date" in str(again.summary())
+        assert proxy.listings(url.rpartition("/")[2]) == []
+        assert squares(url) == {number: number * number for number in range(300)}
+        assert len(dc.open(url).attempts().compute(scheduler="threads")) == 300
+        assert run.results().square.sum().compute(scheduler=client) == sum(number * number for number in range(300))
+
+
+def test_folders_are_listed_when_a_run_goes_on_after_a_broken_one(server: Server, place: Place) -> None:
+    """After a driver that did not end in order the marks are listed, once; nothing else is."""
+    if server.kind != "seaweedfs":
+        pytest.skip("the same code on every store")
+    with proxied(server) as proxy, workers(proxy.server) as client:
+        url = place(proxy.server)
+        Writer.acquire(Store.at(url), workload="square", run="broken").abandon()
+        proxy.seen.clear()
+        dc.map(square, range(20), url, client=client).wait(progress="quiet")
+        listed = proxy.listings()
+        assert listed
+        assert all("attempts/" in path or f"prefix={url.rpartition('/')[2]}/&" in path for path in listed), listed
+        assert len(listed) <= 2
+
+
+def test_many_slots_stay_below_fifty_requests_a_second(server: Server, place: Place) -> None:
+    """Once batches are measured they grow with the number of slots, until a whole run asks the storage less than fifty times a second."""
+    if server.kind != "seaweedfs":
+        pytest.skip("the same code on every store")
+    with proxied(server) as proxy, workers(proxy.server, threads=16) as client:
+        run = dc.map(slow_square, range(9_000), place(proxy.server), client=client)
+        run.wait(progress="quiet")
+        # compaction, at the end, reads the results again: it is no part of the batches
+        asked = [one for one in proxy.seen if one.method == "PUT" or "/results/" not in one.path]
+        fives = Counter(int(one.at - asked[0].at) // 5 for one in asked)
+        # the first ten seconds have the start of 32 children, and small batches that measure
+        full = [count / 5 for five, count in fives.items() if 2 <= five < max(fives)]
+        assert run.summary().all_succeeded
+        assert full
+        assert sum(full) / len(full) <= MOST, full
+        assert run.summary().requests / run.summary().seconds <= MOST
+
+
+@pytest.mark.parametrize("start", [servers.seaweedfs, servers.fake_gcs])
+@pytest.mark.parametrize("how", ["act", "lose"])
+@pytest.mark.parametrize("entry", [3, 5])
+def test_server_killed_in_a_commit_loses_nothing(start: Callable[..., object], how: str, entry: int, scratch: Path, place: Place) -> None:
+    """A server that is killed before or after it wrote an entry, and started again: the run goes on and every item counts once."""
+    with start(scratch) as server, proxied(server) as proxy, workers(proxy.server) as client:
+        url = place(proxy.server)
+
+        def kill() -> None:
+            server.kill()
+            threading.Timer(1.0, server.start).start()
+
+        proxy.trouble(how, "POST" if server.kind == "fake_gcs" else "PUT", f"log/{entry:020d}.json", act=kill)
+        run = dc.map(square, range(400), url, client=client)
+        run.wait(progress="quiet")
+        assert proxy.troubles[0].times == 0
+        assert run.summary().all_succeeded
+        assert squares(url) == {number: number * number for number in range(400)}
+        again = dc.map(square, range(400), url, client=client)
+        again.wait(progress="quiet")
+        assert again.summary().executed == 0
+
+
+def test_server_that_forgets_is_found_out(scratch: Path, place: Place) -> None:
+    """Azurite, killed, forgets its last seconds: the run ends with an error that names what is gone, and the next one does it again."""
+    with servers.azurite(scratch) as server, proxied(server) as proxy, workers(proxy.server) as client:
+        url = place(proxy.server)
+        Store.at(url, proxy.server.options).prove()
+        time.sleep(7.0)  # until it keeps what it has so far
+
+        killed: list[str] = []
+
+        def kill() -> None:
+            number = int(re.search(r"log/(\d{20})\.json", proxy.seen[-1].path)[1])  # type: ignore[index]
+            # it writes what it knows every five seconds: this moment must lie between the last entry and that
+            if not killed and number > 3 and entry_name(number - 1) not in (scratch / "__azurite_db_blob__.json").read_text():
+                server.kill()
+                killed.append(entry_name(number - 1))
+                server.start()
+
+        proxy.trouble("act", "PUT", "log/0000", times=1000, act=kill)
+        run = dc.map(square, range(1500), url, client=client)
+        with pytest.raises(DatasetCorruptError, match=r"is gone from abfs://.*run the same line again") as caught:
+            run.wait(progress="quiet")
+        assert killed[0] in str(caught.value)
+        proxy.troubles.clear()
+        until = time.monotonic() + 60
+        while True:
+            again = dc.map(square, range(1500), url, client=client, takeover=True)
+            again.wait(progress="quiet")
+            if again.summary().all_succeeded or time.monotonic() > until:
+                break
+        assert squares(url) == {number: number * number for number in range(1500)}
+
+
+def test_part_that_a_server_forgot_is_named(server: Server, place: Place) -> None:
+    """A part that the log counts and the storage lost is an error that names it, never a result without its rows."""
+    if server.kind != "azurite":
+        pytest.skip("the same code on every store")
+    with workers(server) as client:
+        url = place(server)
+        dc.map(square, range(50), url, client=client).wait(progress="quiet")
+        store = Store.at(url)
+        lost = store.names("results")[0]
+        store.remove([lost])
+        with pytest.raises(DatasetCorruptError, match=f"{lost} is gone from {url}"):
+            dc.open(url).results().compute(scheduler="threads")
+
+
+def test_options_are_nowhere_but_in_the_settings(server: Server, place: Place, scratch: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither the dataset nor the log nor the graph of its results holds what logs in to the storage."""
+    import pickle
+
+    if server.kind != "seaweedfs":
+        pytest.skip("the same code on every store")
+    with workers(server) as client, caplog.at_level("DEBUG", logger="dcompute"):
+        url = place(server)
+        run = dc.map(square, range(20), url, client=client)
+        run.wait(progress="quiet")
+        store = Store.at(url)
+        files = [name for folder in ("", "log", "runs", "attempts", "results") for name in store.names(folder)]
+        assert len(files) > 5
+        held = [name for name in files if b"testsecret" in store.read(name)]
+        assert held == []
+        assert "testsecret" not in caplog.text
+        assert b"testsecret" not in pickle.dumps(run.results().__dask_graph__())
+        assert b"testsecret" not in pickle.dumps(run._driver.assignment.spec)
