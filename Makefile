@@ -2,7 +2,7 @@
 # Every target does its own set-up: nothing has to be installed or activated first.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint unit integration acceptance chaos bench test-oldest test-stores test-browser picture clean
+.PHONY: help setup demo test lint unit component integration acceptance chaos bench test-oldest test-stores test-browser picture clean
 
 help: ## this list
 	@echo "make TARGET, with no set-up before:"
@@ -22,6 +22,9 @@ lint: ## ruff, mypy --strict, import contracts
 
 unit: ## tests of one module each; under 10 s
 	@./scripts/unit
+
+component: ## tests of several modules together, on whole datasets
+	@./scripts/component
 
 integration: ## tests on a real local cluster and real files
 	@./scripts/integration
