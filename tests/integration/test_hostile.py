@@ -168,7 +168,7 @@ def test_each_hostile_item_hurts_only_itself(unharmed: DaskProcesses, tmp_path: 
     items = [*neighbours, *HOSTILE]
     items = items[::5] + items[1::5] + items[2::5] + items[3::5] + items[4::5]
     run = dc.map(
-        hostile(timeout="2 s", memory="300 MiB", retries=0),
+        hostile(timeout="4 s", memory="300 MiB", retries=0),
         items,
         tmp_path / "d",
         params={"trace": str(trace)},
