@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import shlex
 import sys
 import types
@@ -60,7 +61,7 @@ class Options:
         _one_of("errors", self.errors, ("record", "raise"))
         _one_of("on_change", self.on_change, ("rerun", "keep", "error"))
         limit = self.max_failures
-        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int | float) or limit < 0):
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int | float) or not 0 <= limit < math.inf):
             raise UsageError(f"max_failures={limit!r}: say a number of items, or a share between 0 and 1")
         if isinstance(limit, float) and limit > 1 and not limit.is_integer():
             raise UsageError(f"max_failures={limit!r}: a share lies between 0 and 1, a number of items is whole")

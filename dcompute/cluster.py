@@ -86,23 +86,33 @@ class Connection:
         """Hand one delayed task to the scheduler."""
         return self.client.compute(task, optimize_graph=False)
 
-    def lacking(self, module: str) -> dict[str, str]:
+    def lacking(self, module: str, worker: str | None = None) -> dict[str, str]:
         """Who cannot import a module, by address, and why: a task that names it would end such a worker.
 
         Who does not answer in time is no matter of this.
+
+        Parameters
+        ----------
+        module
+            Its name.
+        worker
+            Only this one is asked; None: all workers, and the scheduler.
         """
         import importlib
 
         if self.owns_cluster:
             return {}
         found: dict[str, Any] = {}
+        workers = None if worker is None else [worker]
         with contextlib.suppress(TimeoutError, OSError):
-            found |= self.client.run(importlib.import_module, module, on_error="return", callback_timeout=IMPORT_SECONDS)
+            found |= self.client.run(importlib.import_module, module, workers=workers, on_error="return", callback_timeout=IMPORT_SECONDS)
+        if worker is not None:
+            return _import_errors(found)
         try:
             self.client.run_on_scheduler(importlib.import_module, module)
         except ImportError as error:
             found[f"the scheduler at {self.address}"] = error
-        return {address: str(answer) for address, answer in found.items() if isinstance(answer, ImportError)}
+        return _import_errors(found)
 
     def keep(self, digest: str, data: bytes) -> None:
         """Let the scheduler keep a run's description, from where each worker fetches it once."""
@@ -120,6 +130,10 @@ class Connection:
         if self._local is not None:
             with contextlib.suppress(Exception):
                 self._local.close(timeout=CLOSE_SECONDS)
+
+
+def _import_errors(found: Mapping[str, Any]) -> dict[str, str]:
+    return {address: str(answer) for address, answer in found.items() if isinstance(answer, ImportError)}
 
 
 def existing_client() -> Client | None:

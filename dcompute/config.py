@@ -153,11 +153,10 @@ def settings() -> Settings:
     Raises
     ------
     SettingsError
-        A name or value is wrong; the message says where it was set and which right name is nearest.
+        A name or value is wrong; the message says where it was set and which right name is nearest. Or a file cannot be read.
     """
     global _known
-    import dask
-
+    dask = _dask()
     given = dask.config.config.get("dcompute", {})
     known = _known
     if known is not None and known[0] == given:
@@ -166,6 +165,14 @@ def settings() -> Settings:
     _register()
     _known = (_copied(dask.config.config["dcompute"]), found)
     return found
+
+
+def _dask() -> Any:
+    try:
+        import dask
+    except ValueError as error:  # Dask reads its files when it is imported first
+        raise SettingsError(f"Dask's settings, and with them those of dcompute, cannot be read. Correct the file: {error}") from error
+    return dask
 
 
 def storage_options(url: str) -> dict[str, Any]:

@@ -6,26 +6,23 @@ the window turns them into instructions, and each instruction has one method her
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import functools
 import logging
-import os
 import queue
 import random
-import signal
-import sys
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from dcompute import ending
 from dcompute import window as w
 from dcompute.assignment import Assignment
 from dcompute.config import settings
 from dcompute.dataset.compaction import compact_after_run
+from dcompute.dataset.patience import Patience
 from dcompute.dataset.requests import RequestWatch
 from dcompute.dataset.writer import Writer
 from dcompute.errors import ClusterError, DcomputeError, InputError, InternalError, RunCancelled, StoreError
@@ -42,8 +39,6 @@ log = logging.getLogger("dcompute.driver")
 
 #: Seconds that workers have, once their scheduler is gone, to write what is finished before the driver looks for their marks.
 FLUSH_SECONDS = 2.0
-#: A storage that fails for longer than this (seconds) ends the run.
-STORE_SECONDS = 60.0
 #: Seconds between two looks at what the cluster offers.
 LOOK_SECONDS = 1.0
 #: Seconds after a stop in which batches that do not join the schema may still be rewritten.
@@ -52,10 +47,6 @@ REWRITE_SECONDS = 10.0
 LOSSES = 5
 #: Messages taken from the queue before time-driven work gets its turn.
 MESSAGES = 1000
-
-
-#: What ended runs early and nobody has been told of, by run: said when the interpreter ends.
-_untold: dict[str, str] = {}
 
 
 class Driver(threading.Thread):
@@ -74,7 +65,7 @@ class Driver(threading.Thread):
         self._starting: Intake | None = None  # while its first item is awaited
         self._over: w.End | None = None
         self._input_error: InputError | None = None
-        self._store_failed_at: float | None = None
+        self._patience = Patience(self._on_store)
         self._rewrites: dict[int, w.Settled] = {}  # by the batch number that stands for theirs
         self._rewrites_lost = 0
         self._salvaging = False
@@ -86,11 +77,7 @@ class Driver(threading.Thread):
         """A driver under way. The interpreter waits for it at its exit, as it does for executors."""
         driver = cls(assignment)
         driver.start()
-        # executors forbid new work when the interpreter begins to end, in the reverse order of these registrations: the run ends first
-        register = getattr(threading, "_register_atexit", None)
-        if register is not None:
-            with contextlib.suppress(RuntimeError):
-                register(functools.partial(_await_at_exit, driver.run_id, weakref.ref(driver)))
+        ending.await_at_exit(driver)
         return driver
 
     # -- what others call --------------------
@@ -110,7 +97,7 @@ class Driver(threading.Thread):
     def raise_error(self) -> None:
         """Raise what ended the run before its work was done, if anything did."""
         if self.error is not None:
-            _untold.pop(self.run_id, None)
+            ending.told(self.run_id)
             raise self.error
 
     def snapshot(self) -> Snapshot:
@@ -124,6 +111,14 @@ class Driver(threading.Thread):
     def farewell(self) -> str:
         """What a person reads when a run ends early: what is done, and how to go on."""
         return f"{self.summary()}\nTo go on, {self.assignment.again}"
+
+    def farewell_unfinished(self) -> str:
+        """What a person reads who does not wait for the last commit."""
+        once = "is done again" if self.assignment.workload.idempotent else "counts as lost, as idempotent=False wants it"
+        return (
+            f"Left before the last commit to {self.assignment.store.url}. What was committed stays, and what workers wrote is found when "
+            f"the run goes on; what was at work {once}. To go on, {self.assignment.again}"
+        )
 
     def outcomes(self) -> Iterator[Outcome]:
         """Outcomes in the order of their commits, until the run has ended; read by the caller's thread."""
@@ -156,7 +151,7 @@ class Driver(threading.Thread):
         finally:
             self._standing.stop()
             if self.error is not None and not self.cancelled_here:
-                _untold[self.run_id] = str(self.error)
+                ending.failed(self.run_id, str(self.error))
             self.ended.set()
 
     def _execute(self) -> None:
@@ -170,7 +165,9 @@ class Driver(threading.Thread):
         )
         self._writer.keep_alive()
         try:
-            self._ledger = self._standing.ledger = Ledger.opened(self._writer, assignment.spec, assignment.workload.retry_policy())
+            self._ledger = self._standing.ledger = Ledger.opened(
+                self._writer, assignment.spec, assignment.workload.retry_policy(), self._patience
+            )
             self._work()
         finally:
             self._close()
@@ -249,7 +246,8 @@ class Driver(threading.Thread):
         self._placing.refresh()
         self._placing.refuse_impossible(assignment.request)
         self._standing.note("checking workers")
-        self._placing.probe(self._writer.store, cancelled=lambda: self._cancel_reason)
+        look_soon = functools.partial(self._post, self._look_soon)
+        self._placing.probe(self._writer.store, cancelled=lambda: self._cancel_reason, told=look_soon)
         self._standing.note(self._placing.aside(assignment.request))
         self._flights = Flights(
             connection,
@@ -295,9 +293,9 @@ class Driver(threading.Thread):
         self._hear(self._flights.told(message))
 
     def _hear(self, event: w.Event | None) -> None:
-        if isinstance(event, w.Ended):
-            self._placing.check_written(event.receipt, self._writer.store)
-        self._feed(event)
+        if self._placing.is_doubtful(event):
+            self._look_at_cluster()  # so that the batch does not go there again
+        self._feed(self._placing.heard(event, self._writer.store))
 
     def _on_intake_failed(self, error: DcomputeError) -> None:
         if not isinstance(error, InputError):
@@ -316,6 +314,13 @@ class Driver(threading.Thread):
             raise RunCancelled(
                 f"the run was cancelled while it waited for the dataset ({self._cancel_reason}). To go on, {self.assignment.again}"
             )
+
+    def _on_store(self, text: str) -> None:
+        self._standing.note(text)
+        if text:
+            log.warning("%s", text, extra={"action": "store_retry"})
+        if self._standing.state == "waiting":
+            self._refuse_cancelled()
 
     # -- the loop --------------------
 
@@ -342,15 +347,9 @@ class Driver(threading.Thread):
             self._ledger.commit()
         except StoreError as error:
             # what is pending stays pending, and counts once however often it is tried
-            self._store_failed_at = self._store_failed_at or time.monotonic()
-            if time.monotonic() - self._store_failed_at > STORE_SECONDS:
-                raise
-            self._standing.note(f"the storage fails, trying again: {error}")
-            log.warning("commit failed, trying again: %s", error, extra={"action": "commit_retry"})
-            return settings().driver.commit_interval
-        if self._store_failed_at is not None:
-            self._store_failed_at = None
-            self._standing.note("")
+            self._patience.bear(error)
+        else:
+            self._patience.answered()
         return settings().driver.commit_interval
 
     def _beat(self) -> float:
@@ -362,7 +361,12 @@ class Driver(threading.Thread):
             raise self._cluster_lost()
         if self._placing.refresh():
             self._feed(self._placing.capacity(self._window.classes))
+        for text in self._placing.news():
+            self._carry_out(w.Notice("worker-refused", text))
         return LOOK_SECONDS
+
+    def _look_soon(self) -> None:
+        self._due[self._look_at_cluster] = 0.0
 
     def _cluster_lost(self) -> ClusterError:
         return ClusterError(
@@ -469,31 +473,3 @@ class Driver(threading.Thread):
                 if receipt is not None:
                     self._feed(w.Ended(number, receipt))
             self._ledger.commit()
-
-
-def _await_at_exit(run: str, found: weakref.ReferenceType[Driver]) -> None:
-    """Keep the interpreter until a run has ended; Ctrl-C ends it as in ``wait()``."""
-    driver = found()
-    if driver is not None:
-        # a join that was interrupted takes its thread for ended: this waits for the event
-        try:
-            driver.ended.wait()
-        except KeyboardInterrupt:
-            driver.cancel("interrupted")
-            driver.ended.wait()
-            print(driver.farewell(), file=sys.stderr)  # noqa: T201  a person pressed Ctrl-C and looks at the terminal
-            atexit.register(_end_as_interrupted)
-    text = _untold.pop(run, None)
-    if text is not None:
-        log.error("run %s, which nobody waited for, ended early: %s", run, text, extra={"action": "run_failed"})
-
-
-def _end_as_interrupted() -> None:
-    """Do what else is left to do at exit, then end as Ctrl-C does: Python has settled on its exit code by now."""
-    atexit.unregister(_end_as_interrupted)
-    atexit._run_exitfuncs()
-    with contextlib.suppress(Exception):
-        sys.stdout.flush()
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    os.kill(os.getpid(), signal.SIGINT)
-    os._exit(128 + signal.SIGINT)  # the first process of a container is not killed so

@@ -65,6 +65,7 @@ class Flights:
         self._once = once
         self._landed = landed
         self._flights: dict[int, dict[int, Flight]] = {}  # by batch and send: a twin is beside the first
+        self._told_short: set[str] = set()  #: why batches were cut short
         self._begun: dict[int, dict[str, None]] = {}  # by batch: executions of whose end nothing was heard, those of lost workers too
 
     @property
@@ -142,7 +143,7 @@ class Flights:
         self._note_execution(number, message)
         tasks = self._flights.get(number)
         if tasks and message.get("event") == "receipt":  # the mark is there, whoever made it
-            return self._answered(number, next(iter(tasks.values())), {"receipt": message.get("receipt")})
+            return self._answered(number, next(iter(tasks.values())), message)
         flight = next((flight for flight in (tasks or {}).values() if flight.future.key == message.get("task")), None)
         return None if flight is None else self._told_of(number, flight, message)
 
@@ -184,12 +185,21 @@ class Flights:
             self._begun.pop(number, None)
             for other in self._flights[number].values():
                 other.heard = True
+            self._note_cut_short(answer.get("setup_error"))
             return Ended(number, Receipt.from_json(answer["receipt"]))
         if answer.get("setup_error") is not None:
             for execution in flight.executions:
                 self._begun.get(number, {}).pop(execution, None)
-            return SetupFailed(number, _setup_text(answer["setup_error"]), flight.again)
+            problem = answer["setup_error"]
+            is_scratch = problem.get("stage") == "scratch"
+            return SetupFailed(number, _setup_text(problem), flight.again, _last_worker(flight), is_scratch)
         return self._lost(number, flight, str(answer.get("nothing", "it wrote nothing")))
+
+    def _note_cut_short(self, problem: Mapping[str, Any] | None) -> None:
+        """A batch of which a part was written: the rest goes out again, and a person learns once why."""
+        if problem is not None and problem["text"] not in self._told_short:
+            self._told_short.add(problem["text"])
+            log.warning("a batch was cut short, the rest of it goes out again: %s", _setup_text(problem), extra={"action": "cut_short"})
 
     def _note_execution(self, number: int, message: Mapping[str, Any]) -> None:
         """Executions come and go: one on a worker that froze may still write the mark, when its batch went elsewhere long ago."""
@@ -213,8 +223,7 @@ class Flights:
         flight.heard = True
         level = logging.DEBUG if flight.dropped else logging.WARNING
         log.log(level, "batch %s was lost: %s", flight.spec.id, why, extra={"action": "batch_lost", "batch": flight.spec.id})
-        worker = list(flight.executions.values())[-1] if flight.executions else None
-        return Lost(number, worker, max(1, len(flight.executions)), flight.at_work, flight.again)
+        return Lost(number, _last_worker(flight), max(1, len(flight.executions)), flight.at_work, flight.again)
 
     def _batch(self, send: Send, schema: str | None) -> BatchSpec:
         items = [attempt.item for attempt in send.tries]
@@ -231,6 +240,10 @@ class Flights:
             exclude=send.exclude,
             once=self._once,
         )
+
+
+def _last_worker(flight: Flight) -> str | None:
+    return next(reversed(flight.executions.values()), None)
 
 
 def _said(flight: Flight, message: Mapping[str, Any]) -> str:

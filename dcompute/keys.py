@@ -15,6 +15,10 @@ tuple, mapping                      their name      JSON with sorted names
 
 In JSON a member that JSON has no type for is an object with one name that begins with ``$``: ``{"$date": "2024-05-01"}``.
 A name that begins with ``$`` is written with another ``$`` before it.
+
+Half characters (lone surrogates, from file names that are no text) are written as ``\\udc80``, because no table can hold them. Text and
+paths that have some are of the kinds ``str_escaped`` and ``path_escaped`` then, with every backslash doubled, so that the text ``\\udc80``
+has another key; in JSON a backslash is doubled anyway.
 """
 
 from __future__ import annotations
@@ -42,6 +46,8 @@ from dcompute.records import ItemKey
 
 #: Kinds of key that mappings and tuples have.
 MAPPING, TUPLE = "dict", "tuple"
+#: After the kind of a text or a path with half characters.
+ESCAPED = "_escaped"
 
 _FINGERPRINT_BYTES = 16
 # beyond this many digits Python refuses to write an integer in decimal, because that takes quadratic time
@@ -75,7 +81,7 @@ def derive(value: Any) -> ItemKey:
     """
     kind = type(value)
     if kind is str:
-        return ItemKey(value if value.isascii() else _speakable(value), "str")
+        return ItemKey(value, "str") if value.isascii() else _written(ItemKey(value, "str"))
     if kind is int:
         return ItemKey(_int_text(value), "int")
     try:
@@ -100,7 +106,7 @@ def fingerprint(value: Any) -> str:
         if kind is str or kind is int:
             return digest_of(derive(value))
         key = _key(value, strict=False)
-        return digest_of(key if key is not None else ItemKey(_encode(_tagged(value, strict=False)), "value"))
+        return digest_of(key if key is not None else ItemKey(_speakable(_encode(_tagged(value, strict=False))), "value"))
     except (_NoText, RecursionError):
         return ""
 
@@ -175,7 +181,7 @@ def _key(value: Any, *, strict: bool) -> ItemKey | None:
     """The key of a value; None where it is not of a type that gives one by itself."""
     scalar = _scalar(value)
     if scalar is not None:
-        return scalar if scalar.kind != "none" else None
+        return _written(scalar) if scalar.kind != "none" else None
     if isinstance(value, tuple):
         return ItemKey(_json(value, strict=strict), TUPLE)
     if isinstance(value, Mapping):
@@ -187,8 +193,7 @@ def _json(value: Any, *, strict: bool, plain: bool = False) -> str:
     if not plain and not _is_plain(value):
         value = _tagged(value, strict=strict)
     try:
-        text = _encode(value)
-        return text if text.isascii() else _speakable(text)
+        return _speakable(_encode(value))
     except ValueError:  # integers of thousands of digits
         return _speakable(_encode(_tagged(value, strict=strict)))
 
@@ -233,9 +238,17 @@ def _excerpt(value: Any) -> str:
 # ---------------------------------------------------------------------------------------------------------------------- scalars
 
 
+def _written(scalar: ItemKey) -> ItemKey:
+    """The key as a table can hold it; a kind of its own keeps texts with half characters apart from those that spell them."""
+    text, kind = scalar
+    if text.isascii() or _SURROGATES.search(text) is None:
+        return scalar
+    return ItemKey(_speakable(text.replace("\\", "\\\\")), f"{kind}{ESCAPED}")
+
+
 def _speakable(text: str) -> str:
-    """The text with half characters (from file names that are no text) written as ``\\udc80``: no table can hold them."""
-    return _SURROGATES.sub(lambda half: f"\\u{ord(half[0]):04x}", text)
+    """The text with half characters written as ``\\udc80``; backslashes of its own are doubled before."""
+    return text if text.isascii() else _SURROGATES.sub(lambda half: f"\\u{ord(half[0]):04x}", text)
 
 
 def _int_text(value: int) -> str:
@@ -279,7 +292,7 @@ _NONE = ItemKey("", "none")
 
 
 def _scalar(value: Any) -> ItemKey | None:
-    """Kind and text of a value that is one; kind ``none`` for what stands for nothing."""
+    """Kind and text of a value that is one, half characters as they are; kind ``none`` for what stands for nothing."""
     kind = type(value)
     if value is None or kind.__name__ in ("NaTType", "NAType"):
         return _NONE
@@ -290,7 +303,7 @@ def _scalar(value: Any) -> ItemKey | None:
         value = _from_numpy(value)
     for known, name, write in _SCALARS:
         if isinstance(value, known):
-            return ItemKey(_speakable(write(value)), name)
+            return ItemKey(write(value), name)
     if module == "numpy" and kind.__name__ in ("datetime64", "timedelta64"):
         return ItemKey(str(value), kind.__name__.removesuffix("64"))
     return None
@@ -349,7 +362,7 @@ def _tagged_mapping(value: Mapping[Any, Any], *, strict: bool) -> Any:
 
 
 def _escaped(name: str) -> str:
-    return _speakable(f"${name}" if name.startswith("$") else name)
+    return f"${name}" if name.startswith("$") else name
 
 
 def _tagged_rarer(value: Any) -> Any:

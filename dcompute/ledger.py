@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import itertools
 import random
@@ -14,6 +15,7 @@ from dcompute.dataset.claims import Claims
 from dcompute.dataset.entries import Add, AddBatch, Hide, RunInfo, Sent, SetSchema
 from dcompute.dataset.names import new_id
 from dcompute.dataset.parts import attempts_table, mark_name, read_attempts, read_mark, read_receipt, write_attempts
+from dcompute.dataset.patience import Patience
 from dcompute.dataset.schema import join, join_declared, joins
 from dcompute.errors import DatasetCorruptError
 from dcompute.keys import item_seed
@@ -38,11 +40,13 @@ class Ledger:
         The driver's right to write.
     spec
         The run, for rows that the driver writes itself.
+    patience
+        With a storage that fails, where nothing can go on without its answer.
     now
         Seconds since 1970.
     """
 
-    def __init__(self, writer: Writer, spec: RunSpec, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, writer: Writer, spec: RunSpec, patience: Patience | None = None, *, now: Callable[[], float] = time.time) -> None:
         self.schema: str | None = join_declared(writer.state.schema, spec.schema)
         self.adopted = 0  #: batches of earlier drivers' workers that this run added
         self.rows = 0  #: of results that this run added
@@ -50,8 +54,10 @@ class Ledger:
         self._writer = writer
         self._claims = Claims(writer.store)
         self._spec = spec
+        self._patience = patience or Patience()
         self._now = now
         self._pending: list[AddBatch] = []
+        self._sent: list[Sent] = []  # keys of batches that wait for their commit to go out
         self._unwritten: dict[str, bytes] = {}  # marks of this driver's own batches among them
         self._to_hide: list[ItemKey] = []
         self._hidden: set[ItemKey] = set()
@@ -60,22 +66,25 @@ class Ledger:
         self._committed_schema = writer.state.schema
 
     @classmethod
-    def opened(cls, writer: Writer, spec: RunSpec, retry: Retry) -> Ledger:
+    def opened(cls, writer: Writer, spec: RunSpec, retry: Retry, patience: Patience | None = None) -> Ledger:
         """The ledger of a run that begins: what earlier drivers left is adopted, and what they can never know is recorded."""
+        insist = (patience or Patience()).insist
         if writer.state.sent:
             # workers whose driver died write what they finished: this tells items that they began from those that they did not
-            Claims(writer.store).await_marks(set(writer.state.sent.values()))
+            insist(lambda: Claims(writer.store).await_marks(set(writer.state.sent.values())))
         numbers = itertools.count(_ADOPTING)
         rewriter = Rewriter(writer.store, lambda: batch_id(spec.run, writer.epoch, next(numbers)))
-        adopted = writer.adopt(
-            read_mark,
-            lambda kind, attempt: not spec.idempotent or is_final(retry, kind, attempt),
-            join=rewriter.join,
-            rewrite=rewriter.rewrite,
+        adopted = insist(
+            lambda: writer.adopt(
+                read_mark,
+                lambda kind, attempt: not spec.idempotent or is_final(retry, kind, attempt),
+                join=rewriter.join,
+                rewrite=rewriter.rewrite,
+            )
         )
         info = RunInfo(run=spec.run, version=spec.version, params_digest=spec.params_digest, code_digest=spec.code_digest, seed=spec.seed)
-        writer.commit([info])
-        ledger = cls(writer, spec)
+        insist(lambda: writer.commit([info]))
+        ledger = cls(writer, spec, patience)
         ledger.adopted = len(adopted)
         ledger._record_sent()
         return ledger
@@ -92,18 +101,21 @@ class Ledger:
 
     def find_mark(self, number: int) -> Receipt | None:
         """The receipt of a batch of this run that was written, or None where it was not, or not whole."""
+        mark = mark_name(self._id(number))
         try:
-            return read_receipt(self._writer.store, mark_name(self._id(number)))
+            return self._patience.insist(lambda: read_receipt(self._writer.store, mark))
         except (FileNotFoundError, DatasetCorruptError):
             return None
 
     def has_begun(self, number: int) -> bool:
         """Whether a batch of this run that may be executed once only was begun; one that was not never will be."""
-        return self._claims.has_begun(self._id(number))
+        batch = self._id(number)
+        return self._patience.insist(lambda: self._claims.has_begun(batch))
 
     def note_sent(self, send: Send) -> None:
-        """Commit the keys of a batch before it goes out: whatever happens now, they are not sent again."""
-        self._writer.commit([Sent(batch=self._id(send.number), keys=tuple(attempt.item.key for attempt in send.tries))])
+        """Commit the keys of a batch before it goes out, with all that is pending: whatever happens now, they are not sent again."""
+        self._sent.append(Sent(batch=self._id(send.number), keys=tuple(attempt.item.key for attempt in send.tries)))
+        self._patience.insist(self.commit)
 
     def fits(self, receipt: Receipt) -> bool:
         """Whether a written batch can be brought together with the schema as it is now."""
@@ -180,17 +192,17 @@ class Ledger:
         DatasetTakenOver
             Another driver opened a higher epoch: nothing of this run counts any more that is not committed yet.
         """
-        if not self._pending:
+        if not self._pending and not self._sent:
             return
         self._write_marks()
         actions: list[Any] = [Hide(keys=tuple(self._to_hide))] if self._to_hide else []
         if self.schema is not None and self.schema != self._committed_schema:
             actions.append(SetSchema(schema=self.schema))
-        actions.append(Add(batches=tuple(self._pending)))
-        self._writer.commit(actions)
+        if self._pending:
+            actions.append(Add(batches=tuple(self._pending)))
+        self._writer.commit([*actions, *self._sent])
         self._committed_schema = self.schema
-        self._pending = []
-        self._to_hide = []
+        self._pending, self._sent, self._to_hide = [], [], []
 
     def _write_marks(self) -> None:
         for name, data in list(self._unwritten.items()):
@@ -223,7 +235,7 @@ class Ledger:
     def _record_sent(self) -> None:
         """Items that may go out once only, in batches that were begun and left no mark: they count as lost, finally."""
         known = self._writer.state.sent
-        begun = {batch for batch in set(known.values()) if self._claims.has_begun(batch)}
+        begun = {batch for batch in set(known.values()) if self._patience.insist(functools.partial(self._claims.has_begun, batch))}
         sent = {key: batch for key, batch in known.items() if batch in begun}
         if not sent:
             return
@@ -234,7 +246,7 @@ class Ledger:
             for index, batch in enumerate(sent.values())
         )
         self.record(Record(batch=0, tries=tries, failures=failures, final=tuple(range(len(tries)))))
-        self.commit()
+        self._patience.insist(self.commit)
 
     def _hide(self, settled: Settled) -> None:
         """A changed or retried item is hidden by the entry that adds its first new attempt, and by no later one."""

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Set
 from typing import TYPE_CHECKING, Any
 
+from dcompute.answer import COMMON, answer_of, check_answer, lacking_error
 from dcompute.dataset.parts import mark_name
-from dcompute.errors import ClusterError, DcomputeError, ResourceError, RunCancelled, StoreError, WorkloadError
+from dcompute.errors import ClusterError, DcomputeError, ResourceError, RunCancelled, StoreError
 from dcompute.graph import probe_task
+from dcompute.newcomers import Newcomers
 from dcompute.records import Receipt, Request
 from dcompute.resources import WorkerOffer, annotation, explain_aside, explain_gap, is_counted, memory_share, slots
-from dcompute.window import Capacity, Send
-from dcompute.worker.probe import versions
+from dcompute.window import Capacity, Ended, Event, Lost, Send, SetupFailed
 
 if TYPE_CHECKING:
     from dcompute.assignment import Assignment
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 PROBE_SECONDS = 60.0
 #: How often (seconds) the scheduler is asked whether a worker that does not answer is still there.
 GONE_SECONDS = 1.0
-_COMMON = "Use a folder that all machines share, or a URL (s3://...)."
+#: Seconds for which a run waits for other workers, when all that are there cannot do the work.
+REFUSED_SECONDS = 60.0
 
 
 class Placing:
@@ -37,15 +38,55 @@ class Placing:
         self._assignment = assignment
         self._offers: dict[str, WorkerOffer] = {}
         self._trusted: set[str] = set()  #: workers whose files this driver has found
+        self._admitted: set[str] = set()  #: the first workers, and those that came later and have answered well
+        self._outside: Set[str] = frozenset()  #: workers that are there and get no batches: they have not answered yet, or are refused
+        self._refused: dict[str, DcomputeError] = {}
+        self._refused_since: float | None = None  #: when there were no other workers any more
+        self._newcomers: Newcomers | None = None  #: None: the run has not begun, and all workers count
+        self._news: list[str] = []
         if not assignment.packed.inline:
             connection.keep(assignment.packed.digest, assignment.packed.data)
 
     def refresh(self) -> bool:
-        """Look again at what workers offer; whether it changed."""
-        offers = self._connection.offers()
-        changed = offers != self._offers
-        self._offers = offers
+        """Look again at what workers offer, and at what those answered that came in mid-run; whether it changed."""
+        present = self._connection.offers()
+        if self._newcomers is not None:
+            self._look_at_newcomers(self._newcomers, present)
+        offers = {address: offer for address, offer in present.items() if self._newcomers is None or address in self._admitted}
+        outside = present.keys() - offers.keys()
+        changed = (offers, outside) != (self._offers, self._outside)
+        self._offers, self._outside = offers, outside
         return changed
+
+    def _look_at_newcomers(self, newcomers: Newcomers, present: Collection[str]) -> None:
+        newcomers.forget(present)
+        self._refused = {address: why for address, why in self._refused.items() if address in present}
+        for address, refusal in newcomers.verdicts().items():
+            if refusal is None:
+                self._admitted.add(address)
+                self._trusted.add(address)
+            else:
+                self._refused[address] = refusal
+                why = str(refusal).partition("\n")[0]  # without the traceback
+                self._news.append(f"a worker that joined takes no part: {why}")
+        for address in present:
+            if address not in self._admitted and address not in self._refused and address not in newcomers.waiting:
+                newcomers.ask(address)
+        self._give_up(present)
+
+    def _give_up(self, present: Collection[str]) -> None:
+        """End a run whose only workers have been refused for long: nobody else may come."""
+        if not self._refused or len(self._refused) < len(present):
+            self._refused_since = None
+            return
+        self._refused_since = self._refused_since or time.monotonic()
+        if time.monotonic() - self._refused_since > REFUSED_SECONDS:
+            raise next(iter(self._refused.values()))
+
+    def news(self) -> list[str]:
+        """What is to be said of workers that came, once."""
+        news, self._news = self._news, []
+        return news
 
     def capacity(self, classes: Iterable[Request]) -> Capacity:
         """What the cluster offers to these classes."""
@@ -56,6 +97,7 @@ class Placing:
             largest_memory=max((memory_share(offer, whole=True) for offer in offers), default=None),
             share=max((self._share(offer) for offer in offers), default=None),
             counted=frozenset(request for request in classes if is_counted(request, offers)),
+            outsiders=bool(self._outside),
         )
 
     def _target(self) -> int | None:
@@ -99,8 +141,17 @@ class Placing:
         """Which workers take no part because they do not declare what others do; "" where all do."""
         return explain_aside(request, self._offers.values())
 
-    def probe(self, store: Store, *, cancelled: Callable[[], str | None]) -> None:
-        """Let every worker show that it can execute this workload and sees this dataset.
+    def probe(self, store: Store, *, cancelled: Callable[[], str | None], told: Callable[[], None]) -> None:
+        """Let every worker show that it can execute this workload and sees this dataset; those that come later too.
+
+        Parameters
+        ----------
+        store
+            Where the dataset is.
+        cancelled
+            Why the run is to end, or None.
+        told
+            Called on another thread, when a worker that came later has answered: time for :meth:`refresh`.
 
         Raises
         ------
@@ -112,7 +163,7 @@ class Placing:
             A workload that a worker cannot import.
         """
         for who, why in self._connection.lacking("dcompute").items():
-            raise ClusterError(f"{who} cannot import dcompute ({why}): install it there, in the same version, and {self._assignment.again}")
+            raise ClusterError(f"{lacking_error(who, why)}, and {self._assignment.again}")
         until = time.monotonic() + PROBE_SECONDS
         rounds = 0
         answers = self._ask(store, rounds, until, cancelled)
@@ -126,6 +177,8 @@ class Placing:
                 f"none of the {len(answers)} workers of {self.address} answered within {PROBE_SECONDS:.0f} s: they are busy with other "
                 f"work, or cut off. Free some, and {self._assignment.again}"
             )
+        self._admitted.update(self._offers)
+        self._newcomers = Newcomers(self._connection, self._assignment, store, told=told)
 
     def _ask(self, store: Store, rounds: int, until: float, cancelled: Callable[[], str | None]) -> dict[str, dict[str, Any] | None]:
         token = self._assignment.spec.run
@@ -161,30 +214,34 @@ class Placing:
                 look_at = time.monotonic() + GONE_SECONDS
             with contextlib.suppress(Exception):  # what it raised is looked at below
                 future.exception(timeout=0.2)
-        if future.status == "cancelled":
-            return None
-        if future.status != "finished":
-            error = future.exception()
-            return {"ok": False, "fault": "cluster", "problem": f"{type(error).__name__}: {error}"}
-        return dict(future.result())
+        return answer_of(future)
 
     def _judge(self, answers: dict[str, dict[str, Any] | None], store: Store) -> None:
         answered = {address: answer for address, answer in answers.items() if answer is not None}
         for address, answer in answered.items():
-            if not answer.get("ok"):
-                raise _refusal(address, answer)
-            _check_versions(address, answer)
-            self._check_place(address, answer, store)
+            check_answer(address, answer, store)
             self._trusted.add(address)
 
-    def check_written(self, receipt: Receipt, store: Store) -> None:
-        """Look for what a worker wrote that came too late to be probed, once a worker.
+    def heard(self, event: Event | None, store: Store) -> Event | None:
+        """What an event means to the window: that a worker could not begin says nothing of the workload until that worker is admitted.
 
         Raises
         ------
         StoreError
-            It is not there: that worker sees other storage.
+            A worker wrote where the driver does not look.
         """
+        if isinstance(event, Ended):
+            self._check_written(event.receipt, store)
+        if isinstance(event, SetupFailed) and event.worker is not None and self.is_doubtful(event):
+            return Lost(event.batch, event.worker, again=event.again)
+        return event
+
+    def is_doubtful(self, event: Event | None) -> bool:
+        """Whether a batch came to nothing, maybe because a worker took it that came in mid-run and has not been admitted."""
+        return isinstance(event, Lost | SetupFailed) and self._newcomers is not None and event.worker not in self._admitted
+
+    def _check_written(self, receipt: Receipt, store: Store) -> None:
+        """Look for what a worker wrote that came too late to be probed, once a worker."""
         if not receipt.worker or receipt.worker in self._trusted:
             return
         try:
@@ -194,40 +251,13 @@ class Placing:
         if not found:
             raise StoreError(
                 f"worker {receipt.worker} on {receipt.host} wrote a batch into {store.url}, and the driver does not find it: they see "
-                f"different storage. {_COMMON} What is committed stays; {self._assignment.again}"
+                f"different storage. {COMMON} What is committed stays; {self._assignment.again}"
             )
         self._trusted.add(receipt.worker)
 
-    def _check_place(self, address: str, answer: dict[str, Any], store: Store) -> None:
-        if store.is_memory and (answer.get("host"), answer.get("pid")) != (os.uname().nodename, os.getpid()):
-            raise StoreError(f"{store.url} lies in the memory of this process, and worker {address} is another: use a path or URL both see")
-        name = answer.get("file")
-        if name is None:
-            return
-        if not store.exists(str(name)):
-            raise StoreError(
-                f"worker {address} on {answer.get('host')} wrote a probe into {store.url}, and the driver does not find it: they see "
-                f"different storage. {_COMMON}"
-            )
-        store.remove([str(name)])
-
     def forget(self) -> None:
-        """Take back what the scheduler keeps for this run."""
+        """Wait for no worker any more, and take back what the scheduler keeps for this run."""
+        if self._newcomers is not None:
+            self._newcomers.forget()
         if not self._assignment.packed.inline:
             self._connection.forget(self._assignment.packed.digest)
-
-
-def _check_versions(address: str, answer: dict[str, Any]) -> None:
-    """Code and records cross between driver and workers: what they are pickled with must be the same on both."""
-    here, there = versions(), answer.get("versions") or {}
-    differ = [f"{name} {there.get(name)} (here {known})" for name, known in here.items() if there.get(name) != known]
-    if differ:
-        raise ClusterError(
-            f"worker {address} on {answer.get('host')} has {', '.join(differ)}: install the same versions on workers and driver "
-            f"({answer.get('executable')} there)"
-        )
-
-
-def _refusal(address: str, answer: dict[str, Any]) -> DcomputeError:
-    error = {"workload": WorkloadError, "store": StoreError}.get(str(answer.get("fault")), ClusterError)
-    return error(f"worker {address} on {answer.get('host', 'an unknown host')} cannot do this work: {answer.get('problem')}")

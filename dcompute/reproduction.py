@@ -7,6 +7,7 @@ fingerprint of the input) is compared, or taken from there. Nothing is written.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -113,13 +114,13 @@ def _compare_params(row: Mapping[str, Any], params: Mapping[str, Any]) -> None:
 def _input(key: ItemKey, recorded: str | None) -> Any:
     """The input that a key holds, compared with what the dataset knows of it."""
     from dcompute.dataset.spelled import value_of
-    from dcompute.keys import fingerprint
+    from dcompute.keys import ESCAPED, fingerprint
 
     value = value_of(key)
     if not recorded or fingerprint(value) == recorded:
         return value
-    if key.kind in ("str", "path"):
-        stamp = _stamp_of_file(key.text)
+    if key.kind.removesuffix(ESCAPED) in ("str", "path"):
+        stamp = _stamp_of_file(os.fspath(value))
         if stamp == recorded:
             return value
         if stamp is not None:

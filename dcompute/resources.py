@@ -11,6 +11,7 @@ import difflib
 import math
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
@@ -255,7 +256,7 @@ def _parse(text: float | str, units: Mapping[str, float], *, several: bool) -> f
     if isinstance(text, bool) or not isinstance(text, int | float | str):
         return None
     if not isinstance(text, str):
-        return float(text) if math.isfinite(text) else None
+        return float(text) if abs(text) <= sys.float_info.max else None
     text = text.strip().lower().replace("µ", "u").replace("μ", "u")
     total, end = 0.0, 0
     while end < len(text):
@@ -329,8 +330,8 @@ def _as_it_is(value: Any) -> Any:
 
 def _number(name: str, *, zero: bool = False) -> Callable[[Any], float]:
     def check(value: Any) -> float:
-        good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        if not good or value < 0 or (value == 0 and not zero):
+        good = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= sys.float_info.max
+        if not good or (value == 0 and not zero):
             raise WorkloadError(f"{name}={value!r}: say a number above 0, such as {name}=1")
         return float(value)
 
@@ -356,7 +357,7 @@ def _timeout(value: float | str | timedelta | None) -> float | None:
 
 
 def _resources(value: Any) -> tuple[tuple[str, float], ...]:
-    if isinstance(value, tuple):
+    if isinstance(value, tuple) and all(isinstance(pair, tuple) and len(pair) == 2 for pair in value):
         value = dict(value)
     if value is not None and not isinstance(value, Mapping):
         raise WorkloadError(f'resources={value!r}: say names and amounts, as resources={{"SCRATCH": 20}}')

@@ -6,16 +6,29 @@ What a workload that says nothing gets is in :data:`TABLE`. Losses of workers ar
 
 from __future__ import annotations
 
+import inspect
 import random
 import signal
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from dcompute.errors import WorkloadError
 from dcompute.records import OWN_KINDS, Failure, Kind
 
 #: Attempts that an item may lose with its worker; the last of them runs alone on a worker.
 LOSSES = 5
+
+
+def _check_count(name: str, value: Any, more: str = "") -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise WorkloadError(f"{name}={value!r}: say a whole number of further attempts, 0 for none{more and f',{more}'}.")
+
+
+def _check_number(name: str, value: Any, least: int, unit: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= sys.float_info.max:
+        raise WorkloadError(f"{name}={value!r}: say a number of {least} or more, {unit}.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,12 +48,17 @@ class Rule:
     alone: bool = False  #: the next attempt runs in a fresh child, with nothing else of ours on its worker
 
     def __post_init__(self) -> None:
-        if self.retries is not None and (not isinstance(self.retries, int) or isinstance(self.retries, bool) or self.retries < 0):
-            raise WorkloadError(f"retries={self.retries!r}: say a whole number of further attempts, 0 for none.")
+        if self.retries is not None:
+            _check_count("retries", self.retries)
+        _check_number("delay", self.delay, 0, "seconds")
+        _check_number("factor", self.factor, 1, "by which each later wait is longer")
+        _check_number("longest", self.longest, 0, "seconds")
+        _check_number("memory", self.memory, 1, "by which the memory is raised")
+        for name, value in (("jitter", self.jitter), ("alone", self.alone)):
+            if not isinstance(value, bool):
+                raise WorkloadError(f"{name}={value!r}: say True or False.")
         if self.retries is None and self.memory <= 1:
             raise WorkloadError("retries=None ends only where memory is raised: say a number, or memory=2.")
-        if min(self.delay, self.longest) < 0 or self.factor < 1 or self.memory < 1:
-            raise WorkloadError("A retry rule has delay and longest of 0 or more, and factor and memory of 1 or more.")
 
     def wait(self, attempt: int, rng: random.Random) -> float:
         """Seconds to wait after the failure of this attempt.
@@ -124,15 +142,14 @@ class Retry:
         signals: Mapping[str | int, int | Rule] | None = None,
         predicate: Callable[[Failure], bool | None] | None = None,
     ) -> None:
-        if predicate is not None and not callable(predicate):
-            raise WorkloadError(f"predicate={predicate!r} cannot be called: give a function of a Failure that returns True, False or None.")
         if retries is not None:
-            Rule(retries=retries)
+            _check_count("retries", retries)
+        _check_predicate(predicate)
         self._retries = retries
-        self._kinds = {_kind(name): _checked(rule) for name, rule in (kinds or {}).items()}
-        self._exceptions = {_name(exception): _checked(rule) for exception, rule in (exceptions or {}).items()}
-        self._exit_codes = {code: _checked(rule) for code, rule in (exit_codes or {}).items()}
-        self._signals = {_signal(name): _checked(rule) for name, rule in (signals or {}).items()}
+        self._kinds = _rules("kinds", kinds, _kind)
+        self._exceptions = _rules("exceptions", exceptions, _name)
+        self._exit_codes = _rules("exit_codes", exit_codes, _exit_code)
+        self._signals = _rules("signals", signals, _signal)
         self._predicate = predicate
 
     @classmethod
@@ -222,27 +239,67 @@ def _with_budget(rule: Rule) -> Rule:
     return replace(patient, memory=rule.memory, alone=rule.alone)
 
 
-def _checked(rule: int | Rule) -> int | Rule:
-    return rule if isinstance(rule, Rule) else (Rule(retries=rule).retries or 0)
+# ------------------------------------------------------------------------------------------------------ what a user may say
+
+_Known = TypeVar("_Known", bound=str | int)
+
+#: What each argument of a policy looks like.
+_EXAMPLES = {
+    "kinds": 'kinds={"timeout": 2}',
+    "exceptions": "exceptions={ConnectionError: 9}",
+    "exit_codes": "exit_codes={75: 5}",
+    "signals": 'signals={"SIGBUS": 1}',
+}
 
 
-def _kind(name: str) -> str:
-    if name not in OWN_KINDS:
-        raise WorkloadError(f"No rule can be given for the kind {str(name)!r}: it is one of {', '.join(sorted(OWN_KINDS))}.")
+def _rules(argument: str, given: Any, known: Callable[[Any], _Known]) -> dict[_Known, int | Rule]:
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise WorkloadError(f"{argument}={given!r}: say what is tried again and how often, as {_EXAMPLES[argument]}.")
+    for name, rule in given.items():
+        if not isinstance(rule, Rule):
+            _check_count(f"{argument}[{name!r}]", rule, " or a dc.Rule(...)")
+    return {known(name): rule for name, rule in given.items()}
+
+
+def _check_predicate(predicate: Any) -> None:
+    if predicate is None:
+        return
+    if isinstance(predicate, type) or not callable(predicate):
+        raise WorkloadError(f"predicate={predicate!r}: give a function of a Failure that returns True, False or None.")
+    if inspect.iscoroutinefunction(predicate):
+        raise WorkloadError(f"predicate={predicate!r} is asynchronous: give an ordinary function, which answers at once.")
+
+
+def _kind(name: Any) -> str:
+    if not isinstance(name, str) or name not in OWN_KINDS:
+        shown = str(name) if isinstance(name, Kind) else name
+        raise WorkloadError(f"kinds={{{shown!r}: ...}}: no rule can be given for this kind; it is one of {', '.join(sorted(OWN_KINDS))}.")
     return Kind(name)
 
 
-def _name(exception: str | type[BaseException]) -> str:
-    if isinstance(exception, str):
+def _name(exception: Any) -> str:
+    if isinstance(exception, str) and exception.strip():
         return exception
     if isinstance(exception, type) and issubclass(exception, BaseException):
         # With its module, so that the built-in ConnectionError does not stand for that of requests.
         return f"{exception.__module__}.{exception.__qualname__}"
-    raise WorkloadError(f"{exception!r} is no exception: give its class or its qualified name.")
+    raise WorkloadError(f"exceptions={{{exception!r}: ...}}: this is no exception; give its class or its qualified name.")
 
 
-def _signal(name: str | int) -> int:
+def _exit_code(code: Any) -> int:
+    if not isinstance(code, int) or isinstance(code, bool) or code < 0:
+        hint = f"; for a signal say signals={{{-code}: ...}}" if isinstance(code, int) and code < 0 else ""
+        raise WorkloadError(f"exit_codes={{{code!r}: ...}}: an exit code is a whole number, as in {_EXAMPLES['exit_codes']}{hint}.")
+    return code
+
+
+def _signal(name: Any) -> int:
     try:
-        return signal.Signals[name].value if isinstance(name, str) else signal.Signals(name).value
+        number: Any = None if isinstance(name, bool) else name
+        return signal.Signals[name].value if isinstance(name, str) else signal.Signals(number).value
     except (KeyError, ValueError):
-        raise WorkloadError(f"{name!r} is no signal of this system: give a name such as 'SIGBUS', or its number.") from None
+        raise WorkloadError(
+            f"signals={{{name!r}: ...}}: this is no signal of this system; give a name such as 'SIGBUS', or its number."
+        ) from None

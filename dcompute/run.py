@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import math
 import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal
 
 from dcompute.errors import RunCancelled, UsageError
@@ -123,7 +125,7 @@ class Run:
         """Whether the run has ended, after at most ``timeout`` seconds; shows progress meanwhile.
 
         Never raises for a failed item unless ``errors="raise"``. Ctrl-C commits what is done and ends the run with the line
-        that goes on; in a notebook it ends the waiting only.
+        that goes on; a second Ctrl-C does not wait for that commit. In a notebook it ends the waiting only.
 
         Parameters
         ----------
@@ -134,12 +136,14 @@ class Run:
 
         Raises
         ------
+        UsageError
+            ``timeout`` is no number of seconds.
         DcomputeError
             What ended the run before its work was done.
         """
         from dcompute.progress import make_progress
 
-        until = None if timeout is None else time.monotonic() + timeout
+        until = None if timeout is None else time.monotonic() + _seconds(timeout)
         # a log whose lines come every ten seconds is not begun anew by who waits a second at a time
         show = self._shown or make_progress(progress)
         try:
@@ -171,9 +175,9 @@ class Run:
         if _in_notebook():
             print("Waiting was interrupted; the run goes on. run.wait() waits again, run.cancel() ends it.", file=sys.stderr)  # noqa: T201
             return
-        self._driver.cancel("interrupted")
-        self._driver.ended.wait()
-        print(self._driver.farewell(), file=sys.stderr)  # noqa: T201  a person pressed Ctrl-C and looks at the terminal
+        from dcompute.ending import interrupt
+
+        interrupt(self._driver)
 
     def cancel(self, reason: str = "cancelled by its owner") -> None:
         """End the run: children are killed, what is finished is committed, nothing more goes out. Returns at once."""
@@ -265,6 +269,12 @@ def _assignment(workload: Any, inputs: Any, dataset: Any, given: Mapping[str, An
     about: dict[str, Any] = {"params": None, "key": None, "modules": (), "seed": 0, "name": None, "client": None}
     about |= {name: value for name, value in given.items() if name in about}
     return Assignment.of(workload, inputs, dataset, options=chosen, **about)
+
+
+def _seconds(timeout: object) -> float:
+    if isinstance(timeout, bool) or not isinstance(timeout, Real) or math.isnan(timeout):
+        raise UsageError(f"timeout={timeout!r} is no number of seconds: say one such as run.wait(timeout=60), or None to wait to the end")
+    return float(timeout)
 
 
 def _in_notebook() -> bool:

@@ -6,7 +6,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from dcompute.errors import DcomputeError, InitializerError, ItemError, RunCancelled, TooManyFailures
+from dcompute.errors import ClusterError, DcomputeError, InitializerError, ItemError, RunCancelled, TooManyFailures
 from dcompute.progress import Snapshot
 from dcompute.summary import Summary
 
@@ -148,7 +148,9 @@ def error_of(end: End, *, again: str) -> DcomputeError | None:
         case "failures":
             return TooManyFailures(f"{end.text}. What is done is committed; failures() says what failed. To go on, {again}")
         case "initializer":
-            return InitializerError(f"the set-up of the workload failed three times in a row, the last time with:\n{end.text}")
+            return InitializerError(f"the set-up of the workload failed time after time, at last with:\n{end.text}")
+        case "scratch":
+            return ClusterError(f"no batch could be executed any more: {end.text}. What is done is committed. Then {again}")
     return None
 
 

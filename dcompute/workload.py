@@ -258,7 +258,8 @@ def workload(function: Callable[..., Any] | None = None, /, **requirements: Any)
     priority
         Higher goes first.
     isolation
-        ``"process"``: a supervised child process. ``"thread"``: the worker's own thread, with neither timeout nor memory limit.
+        ``"process"``: a supervised child process. ``"thread"``: the worker's own thread, with neither timeout nor memory limit; what is
+        printed is not recorded, and what an item changes in its process stays.
     version
         A change of it redoes finished items; ``"code"`` takes the digest of the code for it.
     schema

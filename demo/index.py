@@ -17,7 +17,7 @@ KINDS = {ast.ClassDef: "class", ast.FunctionDef: "function", ast.AsyncFunctionDe
 
 
 @dc.workload(timeout="10 s")
-def symbols(path: str, *, root: str, pause: float = 0.0) -> list[dict[str, object]]:
+def symbols(path: str, *, root: str, pause: float = 0.0, trace: str | None = None) -> list[dict[str, object]]:
     """One row for the module itself and for each class, function and method in it.
 
     Parameters
@@ -28,7 +28,12 @@ def symbols(path: str, *, root: str, pause: float = 0.0) -> list[dict[str, objec
         The folder of the sources; the folders in it are where module names start.
     pause
         Seconds to sleep first; makes the demo long enough to kill it.
+    trace
+        A file to note each execution in, as run and file: shows what was executed twice.
     """
+    if trace is not None:
+        with Path(trace).open("a") as notes:
+            notes.write(f"{dc.current().run} {path}\n")
     time.sleep(pause)
     source = Path(path).read_bytes()
     while source.startswith(SPIN):

@@ -29,12 +29,10 @@ def main() -> int:
     say = Console(highlight=False, soft_wrap=True)
     source = _prepared(options.home, options.only, say)
 
-    run = dc.map(
-        symbols,
-        dc.files(f"{source}/**/*.py"),
-        options.home / "dataset",
-        params={"root": str(source), "pause": options.pause},
-    )
+    params = {"root": str(source), "pause": options.pause}
+    if options.trace is not None:
+        params["trace"] = str(options.trace.resolve())
+    run = dc.map(symbols, dc.files(f"{source}/**/*.py"), options.home / "dataset", params=params)
     try:
         run.wait()
     except KeyboardInterrupt:
@@ -48,6 +46,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--home", type=Path, default=HERE, help="where source/ and dataset/ go")
     parser.add_argument("--only", nargs="*", metavar="NAME", help="copy only these modules and packages, for a short demo")
     parser.add_argument("--pause", type=float, default=0.0, help="seconds to sleep before each file, for time to kill something")
+    parser.add_argument("--trace", type=Path, metavar="FILE", help="note each file there when it is begun, to see what is executed twice")
     options = parser.parse_args()
     options.home = options.home.resolve()
     return options

@@ -36,7 +36,7 @@ class DaskProcesses:
         self.nannies: list[subprocess.Popen[bytes]] = []
         where = ("--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(self._file))
         self.scheduler = self._start("scheduler", *where)
-        until(self._file.exists, 30, "the scheduler's file")
+        until(lambda: self._file.exists() and self._file.read_text().endswith("\n}"), 30, "the scheduler's file, whole")
 
     @property
     def _file(self) -> Path:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from dcompute.cli import cells
 from dcompute.errors import InputError, UsageError
 
+log = logging.getLogger("dcompute.cli")
+
+#: What the cells of a CSV file become.
+TYPES = ("exact", "text", "guess")
+_COMPACT: dict[type, str] = {int: "int64", float: "float64", bool: "bool"}
+#: Characters of a cell that a message shows.
+_SHOWN = 30
 #: Endings of files that are tables.
 CSV = (".csv", ".csv.gz", ".csv.bz2", ".csv.xz", ".csv.zst", ".tsv")
 PARQUET = (".parquet", ".pq")
 
 
-def of_words(words: Sequence[str], *, rows: bool | None = None) -> Any:
+def of_words(words: Sequence[str], *, rows: bool | None = None, types: str | None = None) -> Any:
     """Inputs for ``dc.map``.
 
     Parameters
@@ -23,6 +32,8 @@ def of_words(words: Sequence[str], *, rows: bool | None = None) -> Any:
         Paths, globs and URLs; one table; or ``-`` alone.
     rows
         Whether a single table stands for its rows; None: it does.
+    types
+        One of :data:`TYPES`, for a CSV file; None: the first.
 
     Raises
     ------
@@ -31,12 +42,15 @@ def of_words(words: Sequence[str], *, rows: bool | None = None) -> Any:
     InputError
         A table cannot be read.
     """
+    is_rows = rows is not False and len(words) == 1 and is_table(words[0])
+    if types is not None and not (is_rows and words[0].lower().endswith(CSV)):
+        raise UsageError("--types is for the rows of one CSV file: nothing else leaves open what its values are")
     if "-" in words:
         if len(words) > 1:
             raise UsageError("'-' (lines of standard input) cannot be mixed with other inputs")
         return lines(sys.stdin)
-    if rows is not False and len(words) == 1 and is_table(words[0]):
-        return _table(words[0])
+    if is_rows:
+        return _table(words[0], types or TYPES[0])
     if rows:
         raise UsageError(f"--rows needs one CSV or Parquet file, and these are: {' '.join(words[:3])}{' ...' if len(words) > 3 else ''}")
     return _files(words)
@@ -55,19 +69,64 @@ def is_table(word: str) -> bool:
     return word.lower().endswith(CSV + PARQUET) and not any(char in word for char in "*?[") and not Path(word).is_dir()
 
 
-def _table(word: str) -> Any:
+def _table(word: str, types: str) -> Any:
     import pandas as pd
 
     try:
-        if word.lower().endswith(PARQUET):
-            return pd.read_parquet(word)
-        # The quickest guess of types that does not depend on where a chunk of the file ends.
-        return pd.read_csv(word, sep="\t" if ".tsv" in word.lower() else ",", low_memory=False)
+        frame = pd.read_parquet(word) if word.lower().endswith(PARQUET) else _csv(word, types)
     except FileNotFoundError as error:
         raise InputError(f"there is no file {word}") from error
+    except InputError:
+        raise
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{word} cannot be read as a table: {reason}; with --files the file itself is the input") from error
+    return frame
+
+
+def _csv(word: str, types: str) -> Any:
+    import pandas as pd
+
+    # The guess of types that does not depend on where a chunk of the file ends.
+    how: dict[str, Any] = {"sep": "\t" if word.lower().endswith(".tsv") else ",", "low_memory": False}
+    frame = pd.read_csv(word, **how) if types == "guess" else pd.read_csv(word, dtype=str, na_filter=False, **how)
+    if not isinstance(frame.index, pd.RangeIndex):
+        raise InputError(f"{word} has more cells in its rows than names in its heading, so that a cell would be lost: give each a name")
+    if types != "exact":
+        return frame
+    texts = {name: frame[name].tolist() for name in frame.columns}
+    values = {name: cells.exact(column) for name, column in texts.items()}
+    _tell_text(word, {name: bad for name in texts if (bad := _misread(texts[name], values[name]))})
+    return pd.DataFrame({name: _column(frame[name], values[name]) for name in frame.columns})
+
+
+def _column(texts: Any, values: list[Any]) -> Any:
+    """The values as a column that gives them back as they are, in few bytes where there is a type for all of them."""
+    import pandas as pd
+
+    kinds = set(map(type, values))
+    if kinds <= {str}:
+        return texts
+    try:
+        return pd.Series(values, dtype=_COMPACT[kinds.pop()] if len(kinds) == 1 else object)
+    except (KeyError, OverflowError):  # empty cells only; integers beyond 64 bits
+        return pd.Series(values, dtype=object)
+
+
+def _misread(texts: list[str], values: list[Any]) -> str:
+    first = next((value for value in values if value is not None), None)
+    return cells.misread(texts) if isinstance(first, str) else ""
+
+
+def _tell_text(word: str, columns: dict[str, str]) -> None:
+    if columns:
+        log.warning(
+            "%s: passed as text, so that nothing of them is lost: %s. With --types guess they are numbers or truth values, with "
+            "--types text all columns are text",
+            word,
+            ", ".join(f"{name} (for {bad[:_SHOWN]!r})" for name, bad in columns.items()),
+            extra={"action": "cells_as_text"},
+        )
 
 
 def _files(words: Sequence[str]) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 import dcompute as package
+from dcompute import ending
 from dcompute.cli import exits, history, options, report, run, show, upkeep
 from dcompute.errors import DcomputeError, InternalError, ItemError
 
@@ -25,6 +26,7 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
+            ending.leave(exits.Exit.INTERRUPTED)
             ctx.exit(exits.Exit.INTERRUPTED)
         except BrokenPipeError:
             _leave_quietly()

@@ -161,7 +161,7 @@ def option(heading: str, *names: str, **attributes: Any) -> Callable[[Any], Any]
 
 
 class Headed(click.Command):
-    """A command whose help lists its options under headings."""
+    """A command whose help lists its options under headings, and which refuses wrong settings, whether it needs any or not."""
 
     #: Options whose value is optional: they take one after ``=`` only, so that an argument that follows is not taken for it.
     bare: tuple[tuple[str, str], ...] = ()
@@ -172,6 +172,13 @@ class Headed(click.Command):
         end = args.index("--") if "--" in args else len(args)
         args = [stand_ins.get(arg, arg) if index < end else arg for index, arg in enumerate(args)]
         return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Do it, where the settings are right."""
+        from dcompute.config import settings
+
+        settings()
+        return super().invoke(ctx)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options, in the order of their headings' first appearance; those without one come last."""

@@ -53,6 +53,9 @@ class RunCommand(Headed):
 @option(_WORK, "--set", "params", type=Assigned(), multiple=True, help="Keyword argument for every item; JSON, else text. Repeatable.")
 @option(_WORK, "--key", metavar="COLUMN", help="Column of the table that identifies an item.")
 @option(_WORK, "--rows/--files", "rows", default=None, help="Is a single CSV or Parquet file a table of items (default), or one item?")
+@option(_WORK, "--types", type=click.Choice(inputs.TYPES), default=None,
+        help="What the cells of a CSV file become. exact: numbers, where all cells of a column read back as they are written (007 stays "
+             "text), None where empty. text: text. guess: numbers, where they look like it.  [default: exact]")  # fmt: skip
 @option(_WORK, "--seed", type=int, default=0, show_default=True, help="What dc.current().seed is derived from.")
 @option(_WORK, "--name", help="What the dataset calls the workload.  [default: its own name]")
 @option(_NEEDS, "--cpus", type=float, help="Cores.")
@@ -139,7 +142,7 @@ def order_of(given: dict[str, Any]) -> Order:
         workload = dc.Workload.of(workload).options(**wanted)
     return Order(
         workload=workload,
-        inputs=inputs.of_words(given["inputs"], rows=given["rows"]),
+        inputs=inputs.of_words(given["inputs"], rows=given["rows"], types=given["types"]),
         dataset=given["dataset"],
         options=_options(given),
     )

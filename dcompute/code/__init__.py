@@ -7,6 +7,7 @@ travels by value. Digests are made from source text, not from pickles, which dif
 from __future__ import annotations
 
 import functools
+import inspect
 import sys
 import types
 from collections.abc import Callable, Mapping
@@ -24,6 +25,8 @@ from dcompute.workload import STATE, Workload
 __all__ = ["Loaded", "Reference", "ShippedModule", "Travelling", "code_digest", "load", "pack", "params_digest", "zip_module"]
 
 _DIGEST_BYTES = 16
+_OPEN_THERE = "Open what cannot be pickled (connections, files) in the function, in a class's __init__ or in an initializer="
+_PLAIN = "Pass plain data (numbers, text, dates, lists, dicts, arrays, dataframes) or a path, and build the object in the workload"
 
 
 class Travelling(NamedTuple):
@@ -160,15 +163,17 @@ def params_digest(params: Mapping[str, Any]) -> str:
     InputError
         Names a param that is not there yet, or of which it cannot be told whether it changed.
     """
+    from dcompute.inputs.instead import instead
     from dcompute.inputs.lazy import Finder
 
     for name, value in params.items():
         Finder().refuse((value,), f"params[{name!r}]")
         is_code = isinstance(value, types.FunctionType | types.MethodType | type | functools.partial)
         if not is_code and not fingerprint(value):
+            found = instead(value)
             raise InputError(
                 f"params[{name!r}], a {type(value).__qualname__}, cannot be compared from run to run: a change would go unnoticed. "
-                "Pass plain data (numbers, text, dates, lists, dicts, arrays, dataframes) or a path, and build the object in the workload"
+                f"{found.text if found is not None else _PLAIN}"
             )
     texts = [f"{name}={stable_text(params[name])}" for name in sorted(params)]
     return blake2b("\n".join(texts).encode(), digest_size=_DIGEST_BYTES).hexdigest()
@@ -184,14 +189,35 @@ def _pickled(content: dict[str, Any], name: str) -> bytes:
     try:
         return bytes(cloudpickle.dumps(content))
     except Exception as error:
-        part = next((part for part in ("params", "initializer", "function") if not _can_travel(content[part])), "function")
-        culprit = name if part == "function" else part
-        if part == "params":
-            culprit = f"params[{next((key for key, value in content['params'].items() if not _can_travel(value)), '')!r}]"
+        from dcompute.inputs.instead import instead
+
+        what, culprit = _culprit(content, name)
+        found = instead(culprit, is_refused=True) if culprit is not None else None
         raise WorkloadError(
-            f"{culprit} cannot be sent to workers: {type(error).__name__}: {error}. Open what cannot be pickled (connections, files, "
-            "locks) in the function, in a class's __init__ or in an initializer="
+            f"{what} cannot be sent to workers: {type(error).__name__}: {error}. {found.text if found is not None else _OPEN_THERE}"
         ) from error
+
+
+def _culprit(content: dict[str, Any], name: str) -> tuple[str, Any]:
+    """What in a workload cannot travel, by its name and itself."""
+    params, function, initializer = content["params"], content["function"], content["initializer"]
+    for key, value in params.items():
+        if not _can_travel(value):
+            return f"params[{key!r}], a {type(value).__qualname__},", value
+    what, code = ("initializer", initializer) if not _can_travel(initializer) else (name, function)
+    for variable, value in _variables(code):
+        if not _can_travel(value):
+            return f"{what}, which uses the variable {variable!r}, a {type(value).__qualname__},", value
+    return what, None
+
+
+def _variables(function: Any) -> list[tuple[str, Any]]:
+    """The variables from around a function that it uses, and what they hold."""
+    try:
+        found = inspect.getclosurevars(function)
+    except (TypeError, ValueError):  # of a class, of a builtin
+        return []
+    return [*found.nonlocals.items(), *found.globals.items()]
 
 
 def _can_travel(value: Any) -> bool:

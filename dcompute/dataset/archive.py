@@ -15,7 +15,7 @@ from dcompute.dataset.parts import gone
 from dcompute.dataset.remote import together
 from dcompute.dataset.state import State
 from dcompute.dataset.store import Store
-from dcompute.dataset.writer import open_dataset
+from dcompute.dataset.writer import create_dataset, open_dataset
 from dcompute.errors import DatasetCorruptError, UsageError
 
 
@@ -66,7 +66,7 @@ def copy(store: Store, target: Store, at: int | None = None) -> Copied:
     claims = _copy_claims(store, target, state)
     _copy_log(store, target, state)
     # from here on it is a dataset
-    open_dataset(target, create=True)
+    create_dataset(target)
     size = sum(target.size(name) if expected is None else expected for name, expected in sizes.items())
     return Copied(url=store.url, to=target.url, number=state.number, files=len(sizes) + claims + state.number, bytes=size)
 

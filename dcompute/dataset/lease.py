@@ -78,12 +78,15 @@ class Heartbeat:
         Run id.
     clock
         Tells when the next beat is due.
+    confirm
+        Called before each beat: raises where this is not the driver's dataset any more, and nothing is written.
     """
 
-    def __init__(self, store: Store, run: str, clock: Clock) -> None:
+    def __init__(self, store: Store, run: str, clock: Clock, *, confirm: Callable[[], None] = lambda: None) -> None:
         self._store = store
         self._name = heartbeat_name(run)
         self._clock = clock
+        self._confirm = confirm
         self._process = Process.own()
         self._lock = threading.Lock()
         self._beats = 0
@@ -109,6 +112,7 @@ class Heartbeat:
             who = {"host": self._process.host, "pid": self._process.pid}
             what = {**who, "state": state, "beat": self._beats, "time": self._clock.time(), "counts": counts}
             try:
+                self._confirm()
                 self._store.write(self._name, json.dumps(what).encode())
             except StoreError:
                 # a hint: the log says who may write

@@ -104,6 +104,12 @@ class Log:
                 self._sleep(wait)
         return self._create(entry, data)
 
+    def withdraw(self, entry: Entry) -> None:
+        """Remove an entry of ours that is in a log where it does not belong."""
+        there = self.read(entry.number)
+        if there is not None and there.id == entry.id:
+            self.store.remove([entry_name(entry.number)])
+
     def end(self) -> int:
         """The number of the last entry, 0 in an empty log; found from the hint on."""
         number = self.hint().number

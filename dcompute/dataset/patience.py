@@ -1,14 +1,23 @@
-"""Requests to storage that fail for a moment are repeated, with growing pauses."""
+"""Storage that fails for a moment: requests to it are repeated, with growing pauses, and a driver bears with it for a minute."""
 
 from __future__ import annotations
 
 import random
 import time
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+from dcompute.errors import StoreError
+
+if TYPE_CHECKING:
+    from dcompute.dataset.lease import Clock
 
 T = TypeVar("T")
 
+#: A storage that fails for longer than this (seconds) ends a run.
+STORE_SECONDS = 60.0
+#: Seconds until it is asked again.
+_AGAIN_AFTER = 1.0
 #: What an HTTP answer says that may be otherwise in a moment; 409 is S3's answer while another conditional write of the name goes on.
 _PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 #: Packages below the storage clients; what they raise themselves is about connections.
@@ -30,6 +39,49 @@ def insist(act: Callable[[], T], *, sleep: Callable[[float], None] = time.sleep)
             # spread, so that workers which were throttled together do not come back together
             sleep(limits.delay * 2**number * random.uniform(0.5, 1.5))  # noqa: S311
     return act()
+
+
+class Patience:
+    """What a driver has with a storage that fails: its errors count from the first to the next answer.
+
+    Parameters
+    ----------
+    told
+        Called with what is wrong, each time, and with nothing when the storage answers again; it may raise to end the waiting.
+    clock
+        Tells the time and sleeps.
+    """
+
+    def __init__(self, told: Callable[[str], None] = lambda _: None, *, clock: Clock = time) -> None:
+        self._told = told
+        self._clock = clock
+        self._since: float | None = None
+
+    def bear(self, error: StoreError) -> None:
+        """Raise an error of the storage where it has failed for too long; else it may be asked again."""
+        now = self._clock.monotonic()
+        self._since = now if self._since is None else self._since
+        if now - self._since > STORE_SECONDS:
+            raise error
+        self._told(f"the storage fails, trying again: {error}")
+
+    def answered(self) -> None:
+        """The storage works."""
+        if self._since is not None:
+            self._since = None
+            self._told("")
+
+    def insist(self, act: Callable[[], T]) -> T:
+        """What ``act`` returns, once it raises no ``StoreError``; it is called again every second."""
+        while True:
+            try:
+                result = act()
+            except StoreError as error:
+                self.bear(error)
+                self._clock.sleep(_AGAIN_AFTER)
+            else:
+                self.answered()
+                return result
 
 
 def may_pass(error: BaseException) -> bool:

@@ -10,6 +10,7 @@ import datetime
 import decimal
 import fractions
 import json
+import re
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -61,7 +62,14 @@ def _stored(value: Any) -> Any:
         return [_stored(member) for member in value]
     if isinstance(value, dict):
         return {str(name): _stored(member) for name, member in value.items()} or None
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()  # Arrow has no half characters
     return str(value) if isinstance(value, (Path, uuid.UUID, fractions.Fraction, complex)) else value
+
+
+def _unescaped(text: str) -> str:
+    """The text of a key with half characters, which has them as ``\\udc80`` and its backslashes doubled."""
+    return re.sub(r"\\(\\|u[0-9a-f]{4})", lambda found: "\\" if found[1] == "\\" else chr(int(found[1][1:], 16)), text)
 
 
 def _integer(text: str) -> int:
@@ -87,4 +95,6 @@ _READERS: dict[str, Callable[[str], Any]] = {
     "fraction": fractions.Fraction,
     "complex": complex,
     "path": Path,
+    "str_escaped": _unescaped,
+    "path_escaped": lambda text: Path(_unescaped(text)),
 }

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from dcompute.dataset.adoption import Adopting, IsFinal, JoinSchemas, ReadMark, Rewrite
 from dcompute.dataset.checkpoint import Checkpoints, read_state
 from dcompute.dataset.entries import FORMAT, Action, Add, Close, Entry, Hide, Open
+from dcompute.dataset.identity import Identity, id_in, refuse_headless
 from dcompute.dataset.lease import Clock, Heartbeat, Process, Pulse
 from dcompute.dataset.log import Log, LostRace
 from dcompute.dataset.names import ATTEMPTS, DATASET, is_run_id, new_id
@@ -44,6 +45,8 @@ def open_dataset(store: Store, create: bool = False, at: int | None = None) -> t
     ------
     DatasetNotFoundError
         There is none, and it was not to be created.
+    DatasetCorruptError
+        It was damaged: a file cannot be read as what it should be, or there is a log and no ``dataset.json``.
     StoreError
         The storage failed, or cannot be trusted.
     """
@@ -53,11 +56,33 @@ def open_dataset(store: Store, create: bool = False, at: int | None = None) -> t
 def dataset_id(store: Store, create: bool = False) -> str:
     """The id of a dataset; see :func:`open_dataset`."""
     data = store.read_or_none(DATASET)
-    if data is None and create:
-        data = _create(store)
+    if data is None:
+        refuse_headless(store)
+        data = create_dataset(store) if create else None
     if data is None:
         raise DatasetNotFoundError(f"there is no dataset at {store.url}. Is the path right? dc.map makes one when it first runs")
-    return _id_in(store, data)
+    return id_in(store, data)
+
+
+def create_dataset(store: Store) -> bytes:
+    """What ``dataset.json`` holds from now on; whoever was faster has made it.
+
+    Raises
+    ------
+    StoreError
+        The storage failed, or does not honour exclusive creation.
+    """
+    store.prove()
+    data = json.dumps({"format": list(FORMAT), "id": new_id(), "created": time.time()}).encode() + b"\n"
+    try:
+        store.create(DATASET, data)
+    except FileExistsError:
+        pass
+    except StoreError:
+        # the answer may be what was lost: whatever stands there is the dataset
+        if not store.exists(DATASET):
+            raise
+    return store.read(DATASET)
 
 
 class Writer:
@@ -79,7 +104,8 @@ class Writer:
         self.misfits: tuple[str, ...] = ()  #: batches that :meth:`adopt` had to leave behind
         self._log = log
         self._checkpoints = Checkpoints(log, state.checkpoint)
-        self._heartbeat = Heartbeat(store, self.run, clock)
+        self._identity = Identity(store, dataset)
+        self._heartbeat = Heartbeat(store, self.run, clock, confirm=self._identity.confirm)
         self._pending: tuple[tuple[Action, ...], str] | None = None
         self._pulse: Pulse | None = None
         self._counts: dict[str, Any] = {}
@@ -192,6 +218,8 @@ class Writer:
         ------
         DatasetTakenOver
             A higher epoch was opened: nothing of this was committed, and nothing ever will be.
+        DatasetCorruptError
+            The dataset was removed, or another one is in its place: nothing of this counts there.
         StoreError
             The storage failed, and whether they are committed is not known: call again with the same actions, and more if there are,
             which then count once; or end the run without :meth:`close`.
@@ -252,6 +280,8 @@ class Writer:
         ------
         DatasetTakenOver
             A higher epoch was opened.
+        DatasetCorruptError
+            The dataset was removed, or another one is in its place.
         """
         self._counts = counts
         if self._heartbeat.beat(state, counts) or self._pulse is not None:
@@ -293,16 +323,14 @@ class Writer:
 
     def _append(self, actions: tuple[Action, ...], entry_id: str) -> int:
         self._pending = (actions, entry_id)
-        while True:
-            try:
-                entry = self._log.append(self.state.number + 1, actions, entry_id)
-            except LostRace as race:
-                self._read_on(race.entry)
-            except DatasetCorruptError:
-                self._end("ended")
-                raise
-            else:
-                break
+        entry = None
+        try:
+            while entry is None:
+                self._identity.confirm_near()
+                entry = self._append_next(actions, entry_id)
+        except DatasetCorruptError as error:
+            self._end("ended")
+            raise self._identity.reason(error) from None
         self._pending = None
         self.state.apply(entry)
         self._checkpoints.note(self.state)
@@ -310,7 +338,24 @@ class Writer:
             self._note_end()
         return entry.number
 
+    def _append_next(self, actions: tuple[Action, ...], entry_id: str) -> Entry | None:
+        """The entry under the next number; None where that was somebody else's, which has been read now."""
+        try:
+            entry = self._log.append(self.state.number + 1, actions, entry_id)
+        except LostRace as race:
+            self._read_on(race.entry)
+            return None
+        try:
+            self._identity.confirm_near()
+        except DatasetCorruptError:
+            # the dataset went while this was written: it must not stand in another one's log
+            with contextlib.suppress(StoreError):
+                self._log.withdraw(entry)
+            raise
+        return entry
+
     def _read_on(self, entry: Entry) -> None:
+        self._identity.confirm()
         self.state.apply(entry)
         if self.state.epoch != self.epoch:
             self._end("taken over")
@@ -346,13 +391,16 @@ class Writer:
         self._live.pop(self.run, None)
         if self._pulse is not None:
             self._pulse.stop()
-        self._heartbeat.beat(how, self._counts, now=True)
+        with contextlib.suppress(DatasetCorruptError):
+            self._heartbeat.beat(how, self._counts, now=True)
 
 
 def _beat(writer: Callable[[], Writer | None]) -> bool:
     alive = writer()
     if alive is not None:
-        alive._heartbeat.beat("running", alive._counts)
+        # the driver's thread meets it at its next beat or commit
+        with contextlib.suppress(DatasetCorruptError):
+            alive._heartbeat.beat("running", alive._counts)
     return alive is not None
 
 
@@ -376,30 +424,3 @@ def without(actions: Sequence[Action], committed: Sequence[Action]) -> tuple[Act
 def _open(workload: str, run: str) -> Open:
     own = Process.own()
     return Open(epoch=0, run=run, workload=workload, host=own.host, boot=own.boot, pid=own.pid, started=own.started, at=0.0)
-
-
-def _create(store: Store) -> bytes:
-    store.prove()
-    data = json.dumps({"format": list(FORMAT), "id": new_id(), "created": time.time()}).encode() + b"\n"
-    try:
-        store.create(DATASET, data)
-    except FileExistsError:
-        pass
-    except StoreError:
-        # the answer may be what was lost: whatever stands there is the dataset
-        if not store.exists(DATASET):
-            raise
-    return store.read(DATASET)
-
-
-def _id_in(store: Store, data: bytes) -> str:
-    try:
-        about = json.loads(data)
-        (major, _), dataset = about["format"], about["id"]
-    except (ValueError, TypeError, KeyError) as error:
-        raise DatasetCorruptError(f"{store.url}/{DATASET} is not what dcompute writes ({error}): restore the file from a copy") from error
-    if major != FORMAT[0]:
-        raise DatasetCorruptError(
-            f"{store.url} has format {major}, and this dcompute reads format {FORMAT[0]}: use the version of dcompute that wrote it"
-        )
-    return str(dataset)

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from dcompute.errors import InputError, KeyDerivationError, ValueTooLargeError
 from dcompute.garbage import uncollected
+from dcompute.inputs.instead import instead
 from dcompute.inputs.lazy import Finder, is_lazy
 from dcompute.inputs.listing import Files
 from dcompute.inputs.sources import Bunch, Frame, Grid, Partitions, Source, Stream, Values, check_index
@@ -171,6 +172,10 @@ class Inputs:
             keys, prints = derive_many(roots)
         except KeyDerivationError:
             keys, prints = self._derive_and_tell(roots, positions)
+        sizes = _sizes(values, positions)
+        if max(sizes, default=0) > LARGEST_VALUE:
+            place = next(place for place, size in enumerate(sizes) if size > LARGEST_VALUE)
+            raise _too_large(sizes[place], positions[place], keys[place])
         if bunch.stamps is not None:
             prints = list(bunch.stamps)
         elif roots is not values:
@@ -178,10 +183,6 @@ class Inputs:
             if not (self._is_told or all(prints)):
                 place = prints.index("")
                 self._tell_unseen(values[place], positions[place], keys[place])
-        sizes = _sizes(values, positions)
-        if max(sizes, default=0) > LARGEST_VALUE:
-            place = next(place for place, size in enumerate(sizes) if size > LARGEST_VALUE)
-            raise _too_large(sizes[place], positions[place], keys[place])
         make = Item._make
         with uncollected():
             return [make(parts) for parts in zip(keys, values, prints, positions, sizes, _no(len(values)), strict=True)]
@@ -234,6 +235,9 @@ class Inputs:
                 what = f"input {positions[place]:,} (from 0)"
                 if self._key is not None:
                     raise KeyDerivationError(f"{what}: key= gives {_short(repr(root))}, and has to give a text or a number") from None
+                _size(root, positions[place])  # a key would not help where it cannot be sent
+                if (found := instead(root)) is not None:
+                    raise KeyDerivationError(f"{what} is or holds a {found.kind}, which makes no input. {found.text}") from None
                 raise KeyDerivationError(f"{what}: {error.message}") from None
         return derive_many(roots)
 
@@ -244,12 +248,12 @@ def _no(count: int) -> list[bool]:
 
 def _plain(root: Any) -> Any:
     """What has the same hash as every value with the same key."""
-    if type(root) is int or (type(root) is str and root.isascii()):
+    if type(root) is int:
         return root
+    if isinstance(root, str):
+        return str.__str__(root)
     key = derive(root)
-    if key.kind == "int":
-        return int(key.text, 0)
-    return key.text if key.kind == "str" else key
+    return int(key.text, 0) if key.kind == "int" else key
 
 
 def _key_function(key: Any, source: Source) -> Callable[[Any], Any] | None:
@@ -322,9 +326,10 @@ def _size_by_value(value: Any, position: int) -> int:
     try:
         return len(cloudpickle.dumps(value))
     except Exception as error:
+        found = instead(value, is_refused=True)
         raise InputError(
             f"input {position:,} (from 0), a {type(value).__name__}, cannot be sent to workers: {type(error).__name__}: {error}. "
-            "Pass what it is opened or made from"
+            f"{found.text if found is not None else ''}"
         ) from error
 
 

@@ -37,6 +37,7 @@ class Core:
         self.largest_memory: int | None = None
         self.share: int | None = None
         self.counted: frozenset[Request] = frozenset()  #: classes whose slots nobody but this window holds
+        self.outsiders = False  #: workers are there that must not get a batch
         self.exhausted = False
         self.remaining: int | None = None
         self.asked_at: float | None = None

@@ -28,6 +28,7 @@ class Capacity:
     largest_memory: int | None = None  #: bytes that the largest worker can give to one call; None: unknown, nothing is doubled
     share: int | None = None  #: bytes of a slot whose class declares no memory (the largest such share)
     counted: frozenset[Request] = frozenset()  #: classes whose slots nobody but the window holds: workers would execute more at once
+    outsiders: bool = False  #: workers are there that must not get a batch: what goes out names the worker that executes it
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,8 @@ class SetupFailed:
     batch: int
     text: str
     again: int | None = None  #: ``Send.again`` of the task; None: the only one in flight
+    worker: str | None = None  #: where, if known
+    is_scratch: bool = False  #: the worker's scratch folder is full: no fault of the workload
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ class Send:
     again: int = 0  #: how often it went out before, twins included: tells the tasks of one batch apart
     avoid: tuple[str, ...] = ()  #: workers that must not execute it: kept free for others, or where it was lost
     exclude: tuple[int, ...] = ()  #: indexes not to execute: a late mark settled them (``BatchSpec.exclude``)
-    only_on: str | None = None  #: the one worker that has room for it: of a twin, or where nobody but the window counts
+    only_on: str | None = None  #: the one worker that has room for it: of a twin, where nobody but the window counts, or beside outsiders
     twin: bool = False  #: a second task beside the one in flight; the first receipt of either settles the batch
 
     @property
@@ -108,7 +108,8 @@ class Notice:
 class End:
     """The run is over; nothing follows."""
 
-    code: str  #: "done", "cancelled", "item" (ItemError), "failures" (TooManyFailures), "initializer" (InitializerError)
+    #: "done", "cancelled", "item" (ItemError), "failures" (TooManyFailures), "initializer" (InitializerError), "scratch" (ClusterError)
+    code: str
     text: str = ""
     tried: Try | None = None  #: the item that ended it ("item")
     failure: Failure | None = None  #: its failure

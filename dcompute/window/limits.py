@@ -26,7 +26,8 @@ def too_many(config: WindowConfig, failed: int, ended: int) -> str:
         if ended < _JUDGED_FROM or failed <= limit * ended:
             return ""
         return f"{failed:,} of {ended:,} ended items failed, more than max_failures={limit:g} allows"
-    return f"{failed:,} items failed, more than max_failures={limit:,} allows" if failed > limit else ""
+    items = "1 item" if failed == 1 else f"{failed:,} items"
+    return f"{items} failed, more than max_failures={limit:,} allows" if failed > limit else ""
 
 
 class Alike:

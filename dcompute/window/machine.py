@@ -116,8 +116,8 @@ class Window:
         match event:
             case Lost() if batch.where == "out":
                 self._settler.lose(batch, event)
-            case SetupFailed(text=text) if batch.where == "out":
-                self._settler.setup_failed(batch, text)
+            case SetupFailed(text=text, is_scratch=is_scratch) if batch.where == "out":
+                self._settler.setup_failed(batch, text, is_scratch=is_scratch)
             case MarkFound(_, receipt) if batch.where == "looking":
                 self._settler.settle(batch, receipt)
             case NoMark(_, begun) if batch.where == "looking":
@@ -154,6 +154,7 @@ class Window:
     def _capacity(self, event: Capacity) -> None:
         core = self._core
         core.largest_memory, core.share, core.counted = event.largest_memory, event.share, event.counted
+        core.outsiders = event.outsiders
         present = {worker for there in event.slots.values() for worker, count in there.items() if count > 0}
         self._twins.moved(present)
         for batch in [batch for batch in core.out.values() if batch.allowed and present.isdisjoint(batch.allowed)]:

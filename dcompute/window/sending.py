@@ -171,7 +171,7 @@ class Sender:
             self._vanished = True
             return True
         slots.kept = {there: why for there, why in slots.kept.items() if why != request}
-        self._send(batch, worker)
+        self._send(batch, worker or (slots.least(request) if core.outsiders else None))
         return True
 
     def _next(self, found: ItemClass, size: int) -> Batch | None:
@@ -205,7 +205,7 @@ class Sender:
         core.slots.put(batch, worker)
         core.running += len(batch.tries)
         exclude = tuple(index for index, tried in enumerate(batch.tries) if core.settled(tried)) if core.fates else ()
-        only_on = worker if alone_on is None and batch.request in core.counted else None
+        only_on = worker if alone_on is None and (core.outsiders or batch.request in core.counted) else None
         avoid = () if alone_on or only_on else self._avoid(batch)
         one = alone_on or only_on
         batch.allowed = (one,) if one else self._allowed(batch, avoid)
@@ -258,7 +258,7 @@ class Sender:
         if not slots.served(request):
             if any(slots.total.values()):
                 self._core.notice(("no-worker", f"No worker has room for {_words(request)}: such items wait until one does."), once=True)
-            return flying < max(1, slots.target)
+            return flying < max(1, slots.target) and not self._core.outsiders
         if sum(slots.flying.values()) < slots.target and not slots.kept:
             return True
         # Others leave no room for a first batch: a worker is kept free until there is.
@@ -275,7 +275,7 @@ class Sender:
         if request not in slots.slots or slots.beyond(deep):
             return False
         if not slots.served(request):
-            if slots.flying.get(request, 0):
+            if slots.flying.get(request, 0) or core.outsiders:
                 return False
             worker = None
         else:

@@ -215,7 +215,7 @@ class Settler:
         else:
             core.look(batch)
 
-    def setup_failed(self, batch: Batch, text: str) -> None:
+    def setup_failed(self, batch: Batch, text: str, *, is_scratch: bool = False) -> None:
         """A batch ended before any of its items was executed."""
         core = self._core
         core.setups_failed += 1
@@ -226,7 +226,7 @@ class Settler:
         batch.untouched = True
         core.wait(batch, _SETUP_WAIT * 2.0 ** (core.setups_failed - 1))
         if core.setups_failed >= core.config.setup_failures:
-            core.stop(End("initializer", text))
+            core.stop(End("scratch" if is_scratch else "initializer", text))
 
     def no_mark(self, batch: Batch, begun: bool) -> None:
         """A lost batch was not written: its items may go out under other ids, where that is not once too often."""

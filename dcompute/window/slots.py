@@ -120,7 +120,7 @@ class Slots:
         for batch in batches:
             if batch.worker is None:
                 self._unlay(batch)
-                self._lay(batch, self._least(batch.request))
+                self._lay(batch, self.least(batch.request))
 
     # -- batches come and go ---------------------------------------------------------------------------------------------------------
 
@@ -233,7 +233,8 @@ class Slots:
     def _fits(self, batch: Batch, worker: str) -> bool:
         return self._load[worker] + self._cost(batch, worker) <= 2 + _EPS
 
-    def _least(self, request: Request) -> str | None:
+    def least(self, request: Request) -> str | None:
+        """The worker with the least load of those that serve a class."""
         return min(self.serving(request), key=lambda worker: self._load[worker], default=None)
 
     def _lay(self, batch: Batch, worker: str | None) -> None:

@@ -174,9 +174,11 @@ class BatchTask:
         return self._insist(lambda: read_receipt(self._store, self._mark))
 
     def _answer(self, receipt: Receipt, *, setup_error: dict[str, Any] | None = None) -> dict[str, Any]:
-        data = replace(receipt, requests=self._store.requests).to_json()
-        self._tell("receipt", receipt=data)
-        return {"receipt": data, "setup_error": setup_error} if setup_error else {"receipt": data}
+        answer = {"receipt": replace(receipt, requests=self._store.requests).to_json()}
+        if setup_error:  # what cut it short
+            answer["setup_error"] = setup_error
+        self._tell("receipt", **answer)
+        return answer
 
     def _ticked(self, tick: Tick) -> None:
         now = time.monotonic()

@@ -28,6 +28,7 @@ from typing import Any
 
 from dcompute.records import BatchSpec, RunSpec
 from dcompute.worker import attempt, scratch, system
+from dcompute.worker.caretaker import Caretaker
 from dcompute.worker.finish import Finisher, Surroundings
 from dcompute.worker.journal import Figures, Journal, State
 from dcompute.worker.loop import Loop, Process, convict
@@ -35,7 +36,6 @@ from dcompute.worker.pipes import Channel, Message
 from dcompute.worker.streams import Streams
 
 CONTROL, LIFE = 3, 4
-_OUT_OF_REACH = 200
 
 
 def main(folder: str) -> None:
@@ -55,7 +55,7 @@ def main(folder: str) -> None:
 def _move_away(descriptor: int) -> int:
     """The same open file under a high number, with nothing behind the low one."""
     try:
-        moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _OUT_OF_REACH)
+        moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, system.OUT_OF_REACH)
     except OSError:  # this process may open only a few files
         os.set_inheritable(descriptor, False)
         return descriptor
@@ -100,8 +100,11 @@ class Child:
             loaded = load(run.code)
             stage = "setup"
             function = loaded.start()
-            self._process = Process(run, function, loaded.params, str(Path(message["scratch"]) / "items"))
+            self._process = Process(run, function, loaded.params, str(Path(message["scratch"]) / "items"), Caretaker(self._streams))
         except BaseException as error:  # noqa: BLE001  SystemExit in user code too
+            if stage == "code" and scratch.is_full(error):  # no room for the packages that are unpacked there
+                full = scratch.full(message["scratch"], error)
+                return {"op": "failed", "stage": full.stage, "text": full.text, "traceback": ""}
             return {"op": "failed", "stage": stage, **_described(error)}
         finally:
             self._streams.item_ended(0)
@@ -127,7 +130,10 @@ class Child:
         finally:
             journal.close()
         self._shared, self._batch_at_hand = process.meter.batch(), batch
-        return {"op": "executed", "calls": process.calls, "leftovers": loop.leftovers}
+        return {
+            "op": "executed", "calls": process.calls, "leftovers": loop.leftovers, "spent": loop.is_spent,
+            "again": loop.last if loop.is_again else None,
+        }  # fmt: skip
 
     def _finish(self, message: Message) -> dict[str, Any]:
         run: RunSpec = pickle.loads(message.blobs[0])  # noqa: S301

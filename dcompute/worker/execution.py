@@ -22,7 +22,7 @@ from dcompute.worker import output, scratch, system
 from dcompute.worker.children import DEATH_TIMEOUT, Child
 from dcompute.worker.journal import Header, Journal, JournalView, State
 from dcompute.worker.pipes import Message
-from dcompute.worker.verdict import Death, judge
+from dcompute.worker.verdict import Death, Verdict, judge
 from dcompute.worker.work import Execution, SetupFailure, Tick, Work
 
 logger = logging.getLogger("dcompute.worker")
@@ -54,6 +54,10 @@ class SetupFailed(Exception):  # noqa: N818
 
 class Full(Exception):  # noqa: N818
     """The disk of the scratch folder is."""
+
+
+class Spent(Exception):  # noqa: N818
+    """The child is in a state that it cannot get out of; no item is at work."""
 
 
 class Died(Exception):  # noqa: N818
@@ -133,7 +137,7 @@ class Executor:
     def _execute(self) -> SetupFailure | None:
         """Children one after another; None when the items are done or the batch was stopped."""
         deaths = 0
-        while True:
+        while self._reason is None:
             done = self._view.read().done
             try:
                 self._prepare()
@@ -142,20 +146,21 @@ class Executor:
                 return None
             except SetupFailed as failed:
                 return failed.failure
+            except Spent:
+                deaths = 0
+                self._release()
             except Full as full:
                 self._after_death()
                 failure = scratch.full(self._work.scratch, full)
                 logger.warning("batch %s is cut short: %s", self._work.batch.id, failure.text, extra={"action": "scratch_full"})
                 return failure
             except Died:
-                verdict = self._after_death()
-                if self._reason is not None:
-                    return None
-                deaths = 0 if verdict or self._view.read().done > done else deaths + 1
-                if deaths >= _MOST_DEATHS:
+                deaths = 0 if self._after_death() or self._view.read().done > done else deaths + 1
+                if deaths >= _MOST_DEATHS and self._reason is None:
                     return SetupFailure(text=f"the child died {deaths} times while no item was at work", stage="process")
             else:
                 return None
+        return None
 
     def _prepare(self) -> None:
         """A child that is ready; set-up is done in it once."""
@@ -222,6 +227,18 @@ class Executor:
         self._swept += int(answer.get("leftovers", 0))
         self._look()
         self._keep_texts()
+        if answer.get("spent"):
+            self._acquit(answer["again"])
+            raise Spent
+
+    def _acquit(self, index: int | None) -> None:
+        """Have an item executed again that failed in a process which others had changed for good."""
+        if index is not None:
+            self._verdicts.append(Verdict(index=index, last=index).to_json())
+            logger.warning(
+                "batch %s: item %r failed in a process that earlier items had changed for good: executed again, alone",
+                self._work.batch.id, self._work.batch.keys[index].text,
+            )  # fmt: skip
 
     # --------------------------------------------------------------------------------------------------------- watching
 

@@ -13,6 +13,8 @@ from typing import Any
 from dcompute.records import BatchSpec, RunSpec
 from dcompute.worker import context
 from dcompute.worker.attempt import call, call_group, encode_failure, one_of_group
+from dcompute.worker.caretaker import Caretaker
+from dcompute.worker.conditions import Next
 from dcompute.worker.journal import Figures, Journal, State, read_index
 from dcompute.worker.leftovers import Leftovers
 from dcompute.worker.meter import LONG, Meter, share
@@ -20,6 +22,8 @@ from dcompute.worker.streams import Streams
 
 #: A call shorter than this (seconds) has hardly started another program: looking for one is left to a later item, as it is a system call.
 FORKING = 0.0001
+#: A call of so many seconds may take one more look at all that it may have changed, which costs a sixtieth of that.
+INSPECTED = 0.001
 
 
 class Process:
@@ -35,13 +39,16 @@ class Process:
         What ``current().params`` shows.
     scratch
         Folder in which items get theirs.
+    caretaker
+        That found the process as set-up left it.
     """
 
-    def __init__(self, run: RunSpec, function: Callable[[Any], Any], params: Mapping[str, Any], scratch: str) -> None:
+    def __init__(self, run: RunSpec, function: Callable[[Any], Any], params: Mapping[str, Any], scratch: str, caretaker: Caretaker) -> None:
         self.run = run
         self.function = function
         self.params = params
         self.scratch = scratch
+        self.caretaker = caretaker
         self.meter = Meter(run.metrics)
         self.leftovers = Leftovers()
         self.leftovers.spare_all()
@@ -63,8 +70,11 @@ class Loop:
         self._journal = journal
         self._streams = streams
         self._values: list[Any] = []
-        self._checked = 0.0
+        self._checked = self._inspected = 0.0
         self.is_watched = False  # no item begins before the worker saw that it does
+        self.last = -1  # the item that was at work last
+        self.is_spent = False  # another process shall go on
+        self.is_again = False  # with that item
         self.leftovers = 0
 
     def load(self) -> None:
@@ -84,19 +94,22 @@ class Loop:
         process.meter.reset()
         self._checked = perf_counter()
         self._journal.set_state(State.EXECUTING)
-        last, state = -1, State.FULL
+        state = State.FULL
+        process.caretaker.inspect(process.calls)
+        self._inspected = time()
         try:
             for index in self._calls(first, singles, pending):
-                last = index
-                if self._journal.is_stopped:
+                self.last = index
+                if self.is_spent or self._journal.is_stopped:
                     break
             state = State.IDLE
         finally:
             self._journal.set_state(state)
             self._count_leftovers()
             process.leftovers.kill()
-            if last >= 0:
-                self._streams.item_ended(last)
+            process.caretaker.inspect(process.calls)
+            if self.last >= 0:
+                self._streams.item_ended(self.last)
             self._streams.batch_ended()
 
     def _plan(self, verdicts: Sequence[dict[str, Any]]) -> tuple[list[int], set[int], list[int]]:
@@ -134,8 +147,10 @@ class Loop:
         process, batch, journal, streams = self._process, self._batch, self._journal, self._streams
         keys, attempts, values, run = batch.keys, batch.attempts, self._values, process.run.run
         params, seed, scratch, report = process.params, process.run.seed, process.scratch, self._report
-        begin, end = process.meter.begin, process.meter.end
-        for index in indexes:
+        begin, end, tidy, always = process.meter.begin, process.meter.end, process.caretaker.tidy, not process.run.idempotent
+        waiting, go_on, again, fresh = list(reversed(indexes)), Next.GO_ON, Next.AGAIN, Next.FRESH
+        while waiting:
+            index = waiting.pop()
             item = context.begin(keys[index], attempts[index], run, params=params, seed=seed, scratch_root=scratch, report=report)
             journal.begin(index, index, process.calls, monotonic())
             if self.is_watched:
@@ -147,15 +162,37 @@ class Loop:
             if process.is_fork:
                 os._exit(0)
             process.calls += 1
-            metrics = _encode(item.metrics) if item.metrics else b""
+            is_due = tidy() or always or not succeeded or figures.duration >= INSPECTED or started - self._inspected >= LONG
+            following = self._inspect(started, succeeded) if is_due else go_on
             if figures.duration >= LONG or streams.is_dirty:
                 streams.item_ended(index)
-            if (figures.duration >= FORKING or process.meter.ended - self._checked >= LONG) and (left := self._count_leftovers()):
-                figures = figures._replace(leftovers=left)
-            journal.write(index, succeeded, started, figures, metrics, payload)
+            if following is again:
+                waiting.append(index)
+            elif following is not fresh:
+                self._note(index, succeeded, started, figures, item, payload)
             context.end()
             journal.end()
             yield index
+
+    def _inspect(self, started: float, succeeded: bool) -> Next:
+        """Look at all that calls may have changed, and decide what comes next."""
+        process = self._process
+        self._inspected = started
+        following = process.caretaker.after_call(process.calls, succeeded=succeeded, idempotent=process.run.idempotent)
+        self.is_spent, self.is_again = following in (Next.FRESH, Next.LEAVE), following is Next.FRESH
+        return following
+
+    def _note(self, index: int, succeeded: bool, started: float, figures: Figures, item: context.Context, payload: bytes) -> None:
+        process = self._process
+        metrics = _encode(item.metrics) if item.metrics else b""
+        if (figures.duration >= FORKING or process.meter.ended - self._checked >= LONG) and (left := self._count_leftovers()):
+            figures = figures._replace(leftovers=left)
+        try:
+            self._journal.write(index, succeeded, started, figures, metrics, payload)
+        except OSError:  # the disk is full, or an item limited the size of files
+            if not process.caretaker.inspect(process.calls).changed:
+                raise
+            self._journal.write(index, succeeded, started, figures, metrics, payload)
 
     def _group(self, indexes: list[int], single: Callable[[Any], Any]) -> Iterator[int]:
         process, batch, journal = self._process, self._batch, self._journal
@@ -173,6 +210,8 @@ class Loop:
         if process.is_fork:
             os._exit(0)
         process.calls += 1
+        if process.caretaker.tidy() or results is None or figures.duration >= INSPECTED or started - self._inspected >= LONG:
+            self._inspect(started, True)  # what failed is no attempt yet
         if results is not None:
             left = self._count_leftovers()
             each, metrics = share(figures, len(indexes)), _encode(item.metrics) if item.metrics else b""

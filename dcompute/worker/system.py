@@ -16,6 +16,8 @@ from pathlib import Path
 
 LINUX = sys.platform == "linux"
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+#: File numbers from here on no user code meets by accident, as one does that closes all below 64.
+OUT_OF_REACH = 200
 _CGROUPS = Path("/sys/fs/cgroup")
 _TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 

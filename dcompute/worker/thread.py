@@ -1,8 +1,9 @@
 """``isolation="thread"``: items execute in the worker's own thread, with nothing between them and the worker.
 
 What it cannot do: an item that hangs, crashes or hoards memory is not stopped and takes its worker with it, so ``timeout`` and ``memory``
-are refused; what is printed is not recorded; memory is that of the whole worker process (``memory_measured`` says ``process``); shipped
-``modules=`` are refused, because an imported module stays as it is. ``cpu_user`` holds all CPU time of the thread.
+are refused; what is printed is not recorded; what an item changes in the process is not put back, as others are at work in it; memory is
+that of the whole worker process (``memory_measured`` says ``process``); shipped ``modules=`` are refused, because an imported module stays
+as it is. ``cpu_user`` holds all CPU time of the thread.
 """
 
 from __future__ import annotations

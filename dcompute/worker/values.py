@@ -110,6 +110,12 @@ def type_name(value: Any) -> str:
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
+def broken(reason: str) -> str:
+    """What is wrong with Arrow data whose values are not what its type says, and what to do, by Arrow's own complaint."""
+    hint = "Make it binary, or decode it from its own encoding." if "UTF8" in reason else "Make it anew from plain values."
+    return f"holds what its type forbids: {reason}. {hint}"
+
+
 def _numpy(value: Any, column: str, depth: int) -> Any:
     dtype = getattr(value, "dtype", None)
     if dtype is None:
@@ -169,10 +175,16 @@ def _pandas(value: Any, column: str) -> Any:
 
 
 def _pyarrow(value: Any, column: str, depth: int) -> Any:
-    for method in ("as_py", "to_pylist"):
-        if hasattr(value, method):
-            return known(getattr(value, method)(), column, depth + 1)
-    raise _no_place(value, column)
+    import pyarrow as pa
+
+    method = next((method for method in ("as_py", "to_pylist") if hasattr(value, method)), None)
+    if method is None:
+        raise _no_place(value, column)
+    try:
+        value.validate(full=True)  # broken ones would end the process that reads them
+    except pa.ArrowException as error:
+        raise SchemaError(f"Column {column!r}: a {type_name(value)} {broken(str(error))}", column=column) from error
+    return known(getattr(value, method)(), column, depth + 1)
 
 
 def _other(value: Any, column: str, depth: int) -> Any:

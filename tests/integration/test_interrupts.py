@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import psutil
+import pytest
 
 import dcompute as dc
 from dcompute.dataset.store import Store
@@ -113,5 +114,50 @@ def test_an_error_that_nobody_waited_for_is_told(tmp_path: Path) -> None:
     script.path.write_text(text)
     process = script.start()
     _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
     assert "nobody waited for" in err
     assert "key=" in err
+
+
+def test_errors_raise_without_wait_ends_the_script_with_its_error_and_all_else_done(tmp_path: Path) -> None:
+    """The exit code says that it failed; functions registered for exit are called, and what a file holds back is written."""
+    kept = tmp_path / "kept"
+    script = Script(tmp_path, f'import atexit; atexit.register(print, "at exit"); kept = open({str(kept)!r}, "w"); kept.write("held back")')
+    text = script.path.read_text().replace("batch_size=4", 'errors="raise"')
+    script.path.write_text(text.replace("    return x", '    raise ValueError("no such thing")'))
+    script.go.touch()
+    process = script.start()
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "no such thing" in err
+    assert out == "at exit\n"
+    assert kept.read_text() == "held back"
+
+
+@pytest.mark.parametrize("then", [WAITS, ""], ids=["in wait", "at exit"])
+def test_a_second_ctrl_c_leaves_a_commit_that_takes_long(tmp_path: Path, then: str) -> None:
+    """A storage that fails would be waited for; the process ends at once, says what stays, and the same line goes on with it."""
+    script = Script(tmp_path, then)
+    process = script.start()
+    script.hangs()
+    log = script.dataset / "log"
+    log.rename(log.with_name("away"))
+    log.touch()  # every commit fails now
+    process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    first = process.stderr.readline()
+    while "Ctrl-C again leaves" not in first:
+        first = process.stderr.readline()
+    until(lambda: "trying again" in process.stderr.readline(), 20, "a commit that failed")
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=15)
+    assert process.returncode in (-signal.SIGINT, 128 + signal.SIGINT)
+    assert "What was committed stays" in err
+    assert "run the same line again: python index.py --fast" in err
+    log.unlink()
+    log.with_name("away").rename(log)
+    script.go.touch()
+    again = script.start()
+    again.communicate(timeout=60)
+    assert again.returncode == 0
+    assert script.values() == list(range(ITEMS))

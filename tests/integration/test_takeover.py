@@ -225,3 +225,33 @@ def _at_once(acts: list[Callable[[], object]]) -> list[object]:
     for thread in threads:
         thread.join()
     return ends
+
+
+def test_a_dataset_that_is_begun_anew_in_mid_run_belongs_to_the_second_run(tmp_path: Path) -> None:
+    """The first ends with one error and writes no entry; the results of the second are complete and right."""
+    first = start(tmp_path, seconds=0.5)
+    at_work(tmp_path)
+    (tmp_path / "d").rename(tmp_path / "old")
+    second = start(tmp_path)
+    out, _ = first.communicate(timeout=60)
+    assert first.returncode == 1
+    assert out.splitlines()[1].startswith(f"DatasetCorruptError: the dataset at {tmp_path / 'd'} is not ")
+    assert second.communicate(timeout=60)[0] == "started\n"
+    assert second.returncode == 0
+    check(tmp_path)
+    opened = [action for entry in Log(Store.at(tmp_path / "d")).read_all() for action in entry.actions if isinstance(action, Open)]
+    assert [one.pid for one in opened] == [second.pid]
+
+
+def test_a_dataset_that_is_removed_in_mid_run_ends_it(tmp_path: Path) -> None:
+    """No commit brings it back: the same line begins anew there."""
+    first = start(tmp_path, seconds=0.5)
+    at_work(tmp_path)
+    (tmp_path / "d").rename(tmp_path / "old")
+    out, _ = first.communicate(timeout=60)
+    assert first.returncode == 1
+    assert "not there any more: somebody removed or renamed it" in out
+    assert not (tmp_path / "d" / "log").exists()
+    assert not (tmp_path / "d" / "runs").exists()
+    go_on(tmp_path).wait(progress="quiet")
+    check(tmp_path)

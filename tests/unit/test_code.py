@@ -190,12 +190,39 @@ def test_a_missing_module_is_told_with_what_to_do(make_module: MakeModule) -> No
 
 
 def test_what_cannot_be_pickled_is_named() -> None:
-    """The param at fault, or the function."""
-    with pytest.raises(WorkloadError, match=r"params\['factor'\] cannot be sent"):
-        pack(doubled, {"factor": threading.Lock()})
+    """The param at fault, or the variable that the function uses, each with what to do in its place."""
     lock = threading.Lock()
-    with pytest.raises(WorkloadError, match=r"with_lock cannot be sent"):
+    with pytest.raises(WorkloadError, match=r"params\['factor'\], a lock, cannot be sent.*Leave it out"):
+        pack(doubled, {"factor": lock})
+    with pytest.raises(WorkloadError, match=r"with_lock, which uses the variable 'lock', a lock, cannot be sent.*Leave it out"):
         pack(dc.Workload.of(_closing_over(lock)), {})
+    with pytest.raises(WorkloadError, match=r"initializer, which uses the variable 'lock'.*cannot be sent"):
+        pack(dc.workload(initializer=_opening(lock))(lambda value, state: value), {})
+
+
+def test_a_class_that_cannot_be_pickled_is_named() -> None:
+    """Where no variable can be told, the way out is still in the error."""
+
+    class Locked:
+        lock = threading.Lock()
+
+        def __call__(self, value: Any) -> Any:
+            return value
+
+    with pytest.raises(WorkloadError, match=r"Locked cannot be sent.*Open what cannot be pickled"):
+        pack(dc.Workload.of(Locked), {})
+
+
+def test_a_param_that_cannot_be_compared_says_what_to_pass() -> None:
+    """An iterator travels, but nobody can tell whether it is another one: its values can be told."""
+    with pytest.raises(InputError, match=r"params\['factor'\], a map, cannot be compared.*Pass list"):
+        params_digest({"factor": map(str, [1])})
+    with pytest.raises(InputError, match=r"params\['factor'\], a object, cannot be compared.*Pass plain data"):
+        params_digest({"factor": object()})
+
+
+def _opening(lock: Any) -> Callable[[], Any]:
+    return lambda: lock
 
 
 def _closing_over(lock: Any) -> Callable[[Any], Any]:

@@ -11,6 +11,7 @@ import dask
 import pytest
 from pydantic import ValidationError
 
+import dcompute as dc
 from dcompute import config
 from dcompute.errors import SettingsError
 
@@ -186,6 +187,21 @@ class TestErrors:
         )
         assert done.returncode == 1
         assert f"the environment variable {name}" in done.stderr.splitlines()[-1]
+
+    @pytest.mark.parametrize("content", ["dcompute: [", "- a list"])
+    def test_a_file_that_is_no_settings_file_is_named(self, tmp_path, content):
+        """Dask refuses it while it is imported; for us it is a wrong setting like others."""
+        (tmp_path / "torn.yaml").write_text(content)
+        code = "from dcompute import config, errors\ntry: config.settings()\nexcept errors.SettingsError as error: print(error)"
+        done = subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, "DASK_CONFIG": str(tmp_path)}, capture_output=True, text=True, check=True
+        )
+        assert str(tmp_path / "torn.yaml") in done.stdout
+
+    def test_opening_a_dataset_tells_them_too(self, tmp_path):
+        """Before it says that there is none: reading and executing have the same settings."""
+        with dask.config.set({"dcompute.metrics": "ful"}), pytest.raises(SettingsError, match="'full'"):
+            dc.open(tmp_path / "nowhere")
 
 
 def test_every_default_has_a_comment():

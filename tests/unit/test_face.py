@@ -6,6 +6,7 @@ import inspect
 import pickle
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -66,3 +67,13 @@ def test_the_tree_in_the_docstring_names_every_error() -> None:
     """What the module draws is what it holds."""
     drawn = errors.__doc__ or ""
     assert [error.__name__ for error in ERRORS if error.__name__ not in drawn] == []
+
+
+@pytest.mark.parametrize("timeout", ["5", "5 s", True, float("nan"), [1]])
+def test_a_timeout_of_wait_that_is_no_number_is_refused(timeout: object) -> None:
+    """The error names the argument and what is wanted, and nothing is waited for."""
+    from dcompute.run import Run
+
+    nobody: Any = None
+    with pytest.raises(errors.UsageError, match=r"timeout=.* is no number of seconds"):
+        Run(nobody).wait(timeout)  # type: ignore[arg-type]

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from dcompute.flights import Flights
+import pytest
+
+from dcompute.flights import Flight, Flights
 from dcompute.graph import Packed
-from dcompute.records import Receipt, RunSpec, batch_id
+from dcompute.records import BatchSpec, Receipt, RunSpec, batch_id
+from dcompute.window import Ended
 
 SPEC = RunSpec(run="r", dataset="/d", workload="w", code=b"", code_digest="c", params_digest="p")
 
@@ -53,3 +56,15 @@ def test_what_is_said_of_another_run_is_not_counted() -> None:
     table.told({"event": "started", "batch": batch_id("other", 1, 7), "execution": "a", "worker": "w"})
     table.told({"event": "started", "batch": "nonsense", "execution": "a", "worker": "w"})
     assert table.at_work == 0
+
+
+def test_why_a_batch_was_cut_short_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    """What it holds counts and the rest goes out again: a person learns why, and not with each batch."""
+    table, problem = flights(), {"text": "the scratch folder of this worker is full", "stage": "scratch"}
+    for number in (7, 8):
+        batch = BatchSpec(id=batch_id("r", 1, number), keys=(), attempts=(), fingerprints=(), values=b"")
+        table._flights[number] = {0: Flight(batch, None, 0)}
+        receipt = Receipt(batch=batch.id, execution="a", holds=((0, 1),)).to_json()
+        ended = table.told({"event": "receipt", "batch": batch.id, "execution": "a", "receipt": receipt, "setup_error": problem})
+        assert isinstance(ended, Ended)
+    assert caplog.text.count("the scratch folder of this worker is full") == 1

@@ -103,6 +103,13 @@ def test_one_key_has_one_hash(values: list[Any]) -> None:
         assert key != other or one == two
 
 
+@pytest.mark.parametrize("text", ["a", "é", "\udcff", "\\udcff", np.str_("\udcff")])
+def test_a_text_has_its_hash_beside_other_types_too(text: str) -> None:
+    """Texts alone are hashed as they are: beside a date, in another bunch, it is the same hash."""
+    alone, beside = (next(iter(Inputs.of(values).hashes())) for values in ([text], [text, datetime.date(2024, 5, 1)]))
+    assert alone[0] == beside[0]
+
+
 def test_one_and_the_text_one_differ() -> None:
     """By the recorded kind."""
     assert _keys([1, "1"]) == [("1", "int"), ("1", "str")]
@@ -197,15 +204,6 @@ def test_values_over_a_megabyte_are_refused() -> None:
             with pytest.raises(ValueTooLargeError, match=r"input 1 .*pass a path"):
                 _all(inputs, key)
     assert len(_all(["x" * 900_000])) == 1
-
-
-def test_what_cannot_be_sent_is_refused() -> None:
-    """A value that no pickle takes."""
-    import threading
-
-    with pytest.raises(InputError, match=r"input 0 .*lock.*cannot be sent"):
-        _all([threading.Lock()], lambda value: "k")
-    assert len(_all([lambda: 1], lambda value: "k")) == 1
 
 
 def test_a_value_without_a_key_is_named_with_its_position() -> None:

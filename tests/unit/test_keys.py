@@ -8,12 +8,13 @@ import pathlib
 import subprocess
 import sys
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dcompute.errors import KeyDerivationError
@@ -95,11 +96,57 @@ def test_text_of_an_enumeration_is_its_value() -> None:
     assert derive(Shade.DARK) == ("dark", "str")
 
 
-def test_a_file_name_that_is_no_text_gives_a_key_that_is() -> None:
-    """Half characters are written out, because no table can hold them, alone and inside others."""
-    assert derive("caf\udce9").text.encode()
-    assert derive(("caf\udce9",)).text.encode()
-    assert derive("caf\udce9") != derive("cafe")
+#: Half characters, and what their keys look like, as often as other characters.
+pieces = st.sampled_from(["\\", "\udcff", "\\udcff", "\\\\udcff", "\ud83d", "\ude00", "\U0001f600", "u", "dcff", '"', "$", "/", "é", "a"])
+torn = st.lists(pieces, max_size=6).map("".join)
+#: Ways in which a text is the whole of a value, or a part of one.
+HOLDERS: dict[str, Callable[[str], Any]] = {
+    "text": lambda text: text,
+    "text of NumPy": np.str_,
+    "path": lambda text: pathlib.PurePosixPath(f"x{text.replace('/', '|')}"),
+    "tuple": lambda text: (text,),
+    "tuple with a date": lambda text: (text, datetime.date(2024, 5, 1)),
+    "tuple with a path": lambda text: (pathlib.PurePosixPath(f"x{text.replace('/', '|')}"),),
+    "member": lambda text: {"a": text},
+    "member beside a date": lambda text: {"a": text, "b": datetime.date(2024, 5, 1)},
+    "name": lambda text: {text: 1},
+    "name of a date": lambda text: {text: datetime.date(2024, 5, 1)},
+    "member of a mapping by numbers": lambda text: {1: text},
+}
+
+
+@pytest.mark.parametrize("hold", HOLDERS.values(), ids=list(HOLDERS))
+@given(a=torn, b=torn)
+@example(a="\udcff", b="\\udcff")
+@example(a="\\\udcff", b="\\\\udcff")
+def test_different_texts_have_different_keys_whatever_they_spell(hold: Callable[[str], Any], a: str, b: str) -> None:
+    """Half characters and backslashes too, alone and inside others; every key is a text that a table can hold."""
+    one, other = hold(a), hold(b)
+    assert (derive(one) == derive(other)) == (one == other)
+    assert (fingerprint(one) == fingerprint(other)) == (one == other)
+    derive(one).text.encode()
+
+
+@given(torn)
+def test_half_characters_in_what_has_no_key_are_told_apart(text: str) -> None:
+    """Lists have fingerprints only, and those follow every character."""
+    assert fingerprint([text]) not in ("", fingerprint([text + "\udcff"]), fingerprint([text + "\\udcff"]))
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "text"),
+    [
+        ("caf\udce9", "str_escaped", "caf\\udce9"),
+        ("caf\\udce9", "str", "caf\\udce9"),
+        ("\\caf\udce9", "str_escaped", "\\\\caf\\udce9"),
+        (pathlib.PurePosixPath("caf\udce9"), "path_escaped", "caf\\udce9"),
+        (("caf\udce9", "caf\\udce9"), "tuple", '["caf\\udce9","caf\\\\udce9"]'),
+        ((np.str_("caf\udce9"),), "tuple", '["caf\\udce9"]'),
+    ],
+)
+def test_a_file_name_that_is_no_text_gives_a_key_that_is(value: Any, kind: str, text: str) -> None:
+    """Half characters are written out in a kind of its own; the key of a text that spells them out is the text itself."""
+    assert derive(value) == ItemKey(text, kind)
 
 
 def test_integers_of_thousands_of_digits_have_keys() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import re
 import signal
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -137,22 +139,58 @@ def test_of_takes_all_that_a_workload_may_say() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    ("wrong", "told"),
     [
-        lambda: Retry(-1),
-        lambda: Retry(2.5),
-        lambda: Retry(True),
-        lambda: Retry(kinds={"infrastructure": 3}),
-        lambda: Retry(kinds={"slow": 3}),
-        lambda: Retry(signals={"SIGWRONG": 3}),
-        lambda: Retry(exceptions={3: 3}),
-        lambda: Retry(predicate="yes"),
-        lambda: Rule(retries=None),
-        lambda: Rule(delay=-1),
-        lambda: Rule(factor=0.5),
+        (lambda: Retry(-1), "retries=-1"),
+        (lambda: Retry(2.5), "retries=2.5"),
+        (lambda: Retry(True), "retries=True"),
+        (lambda: Retry(Retry(1)), "retries=Retry("),
+        (lambda: Retry(kinds={"infrastructure": 3}), "kinds={'infrastructure': ...}"),
+        (lambda: Retry(kinds={Kind.INFRASTRUCTURE: 3}), "kinds={'infrastructure': ...}"),
+        (lambda: Retry(kinds={"slow": 3}), "kinds={'slow': ...}"),
+        (lambda: Retry(kinds={3: 3}), "kinds={3: ...}"),
+        (lambda: Retry(kinds="timeout"), "kinds='timeout': say what is tried again"),
+        (lambda: Retry(kinds=["timeout"]), "kinds=['timeout']: say what is tried again"),
+        (lambda: Retry(kinds={"timeout": -1}), "kinds['timeout']=-1: say a whole number"),
+        (lambda: Retry(kinds={"timeout": "2"}), "kinds['timeout']='2': say a whole number"),
+        (lambda: Retry(kinds={"timeout": None}), "kinds['timeout']=None: say a whole number"),
+        (lambda: Retry(exceptions={3: 3}), "exceptions={3: ...}"),
+        (lambda: Retry(exceptions={"": 3}), "exceptions={'': ...}"),
+        (lambda: Retry(exceptions={int: 3}), "exceptions={<class 'int'>: ...}"),
+        (lambda: Retry(exceptions=OSError), "exceptions=<class 'OSError'>: say what is tried again"),
+        (lambda: Retry(exceptions={OSError: 1.5}), "exceptions[<class 'OSError'>]=1.5"),
+        (lambda: Retry(exit_codes={"a": 1}), "exit_codes={'a': ...}"),
+        (lambda: Retry(exit_codes={"75": 1}), "exit_codes={'75': ...}"),
+        (lambda: Retry(exit_codes={True: 1}), "exit_codes={True: ...}"),
+        (lambda: Retry(exit_codes={-9: 1}), "signals={9: ...}"),
+        (lambda: Retry(exit_codes=75), "exit_codes=75: say what is tried again"),
+        (lambda: Retry(exit_codes={75: True}), "exit_codes[75]=True"),
+        (lambda: Retry(signals={"SIGWRONG": 3}), "signals={'SIGWRONG': ...}"),
+        (lambda: Retry(signals={True: 3}), "signals={True: ...}"),
+        (lambda: Retry(signals={None: 3}), "signals={None: ...}"),
+        (lambda: Retry(signals=[9]), "signals=[9]: say what is tried again"),
+        (lambda: Retry(predicate="yes"), "predicate='yes'"),
+        (lambda: Retry(predicate=bool), "predicate=<class 'bool'>"),
+        (lambda: Retry(predicate=answers_later), "is asynchronous"),
+        (lambda: Rule(retries=None), "retries=None ends only where"),
+        (lambda: Rule(retries="3"), "retries='3'"),
+        (lambda: Rule(delay=-1), "delay=-1"),
+        (lambda: Rule(delay="1 s"), "delay='1 s': say a number of 0 or more, seconds"),
+        (lambda: Rule(delay=float("nan")), "delay=nan"),
+        (lambda: Rule(longest=float("inf")), "longest=inf"),
+        (lambda: Rule(factor=0.5), "factor=0.5"),
+        (lambda: Rule(factor=True), "factor=True"),
+        (lambda: Rule(memory="2 GiB"), "memory='2 GiB': say a number of 1 or more, by which"),
+        (lambda: Rule(memory=0.5), "memory=0.5"),
+        (lambda: Rule(jitter=1), "jitter=1"),
+        (lambda: Rule(alone="yes"), "alone='yes'"),
     ],
 )
-def test_what_makes_no_sense_is_refused_at_once(wrong: object) -> None:
-    """Wrong numbers, kinds, signals and exceptions are errors where they are written."""
-    with pytest.raises(WorkloadError):
+def test_what_makes_no_sense_is_refused_at_once(wrong: Callable[[], object], told: str) -> None:
+    """Where it is written, with the name of the argument and what was given."""
+    with pytest.raises(WorkloadError, match=re.escape(told)):
         wrong()
+
+
+async def answers_later(_: Failure) -> bool:
+    return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dcompute.records import Failure, ItemKey, Kind, Request
-from dcompute.retry import Retry, Rule
+from dcompute.retry import LOSSES, Retry, Rule
 from dcompute.window import (
     CancelAll,
     Capacity,
@@ -14,6 +14,7 @@ from dcompute.window import (
     Ended,
     Instruction,
     LookForMark,
+    Lost,
     Measure,
     Notice,
     Offered,
@@ -71,6 +72,43 @@ def test_without_any_slot_one_batch_goes_out() -> None:
     assert len(only(run.first, Send)) == 1
     run.slots = {"a": 2}
     assert len(run.sends(run.capacity())) == 1
+
+
+def test_beside_outsiders_every_batch_names_its_worker() -> None:
+    """One that may go anywhere would go to a worker that must not get it; when the outsiders are gone, batches are free again."""
+    run = Run(100, {"a": 1, "b": 1}, WindowConfig(request=BASE, batch_size=1, second_below=0.0))
+    first = only(run.first, Send)
+    assert [send.only_on for send in first] == [None, None]
+    run.outsiders = True
+    run.tell(run.capacity())
+    again = [send for one in first for send in run.sends(Ended(one.number, receipt(one)))]
+    assert sorted(send.only_on or "" for send in again) == ["a", "b"]
+    run.outsiders = False
+    run.tell(run.capacity())
+    assert [send.only_on for one in again for send in run.sends(Ended(one.number, receipt(one)))] == [None, None]
+
+
+@pytest.mark.parametrize("losses", [0, LOSSES - 1])
+def test_where_only_outsiders_are_nothing_goes_out(losses: int) -> None:
+    """A batch without a slot would go to one of them: it waits for another worker; an item that must run alone does too."""
+    run = Run(1, {"a": 1}, WindowConfig(request=BASE, batch_size=1))
+    for _ in range(losses):
+        run.tell(Lost(next(iter(run.out)), "a"))
+    assert [send.alone for send in run.out.values()] == [losses > 0]
+    run.slots, run.outsiders = {}, True
+    run.tell(run.capacity())
+    for number in list(run.out):
+        run.tell(Lost(number, "outsider"))
+    assert not run.out
+    run.slots = {"b": 1}
+    (send,) = run.sends(run.capacity())
+    assert "b" in (send.only_on, send.alone_on)
+
+
+def test_beside_outsiders_an_adaptive_cluster_sees_its_target_on_the_workers_that_count() -> None:
+    """What goes out beyond the slots waits in line at those workers, and lets the cluster grow all the same."""
+    run = Run(50, {"a": 1, "b": 1}, target=6, outsiders=True)
+    assert sorted(send.only_on or "" for send in only(run.first, Send)) == ["a", "a", "a", "b", "b", "b"]
 
 
 def test_an_adaptive_cluster_sees_its_target() -> None:

@@ -219,3 +219,12 @@ def test_the_third_failure_of_a_set_up_ends_the_run_with_its_text() -> None:
     said += run.tell(Tick(), 10.0)
     assert only(said, End) == [End("initializer", "no model")]
     assert not run.window.counts().failed
+
+
+def test_a_scratch_folder_that_is_full_is_no_fault_of_the_set_up() -> None:
+    """Where no batch can be kept on its worker the run ends after as many tries, and says so by another code."""
+    run = Run(40, {"a": 3}, WindowConfig(request=BASE, batch_size=1))
+    for send in only(run.first, Send):
+        said = run.tell(SetupFailed(send.number, "full", is_scratch=True))
+    said += run.tell(Tick(), 10.0)
+    assert only(said, End) == [End("scratch", "full")]

@@ -72,6 +72,7 @@ class Run:
     now: float = 0.0
     target: int | None = None
     counted: bool = False  # nobody but the window holds the slots
+    outsiders: bool = False  # workers are there that must not get a batch
     out: dict[int, Send] = field(default_factory=dict)  # in flight
 
     def __post_init__(self) -> None:
@@ -81,7 +82,7 @@ class Run:
 
     def capacity(self) -> Capacity:
         counted = frozenset(self.window.classes) if self.counted else frozenset()
-        return Capacity(dict.fromkeys(self.window.classes, self.slots), self.target, 4 * GIB, self.share, counted)
+        return Capacity(dict.fromkeys(self.window.classes, self.slots), self.target, 4 * GIB, self.share, counted, self.outsiders)
 
     def tell(self, event: Event, after: float = 0.0) -> list[Instruction]:
         self.now += after

@@ -49,6 +49,16 @@ def test_a_key_gives_its_value_back(value: Any) -> None:
     assert same(value_of(derive(value)), value)
 
 
+HALVES = st.lists(st.sampled_from(["\\", "\udcff", "\\udcff", "u", "dcff", "\udc80", "a"])).map("".join)
+
+
+@given(HALVES)
+def test_a_key_gives_half_characters_back(text: str) -> None:
+    """File names that are no text come back as they were, alone, as a path and inside others."""
+    for value in (text, Path(f"x{text}"), (text,), {"a": text, "b": datetime.date(2024, 5, 1)}):
+        assert same(value_of(derive(value)), value)
+
+
 @pytest.mark.parametrize(
     "value",
     [
@@ -156,9 +166,9 @@ def test_inputs_whose_types_cannot_meet_are_refused(scene: Any, did: Any) -> Non
 
 
 def test_what_no_column_holds_is_text() -> None:
-    """Paths, UUIDs and fractions of an input are text in its column."""
+    """Paths, UUIDs, fractions and half characters of an input are text in its column."""
     from dcompute.dataset.spelled import arguments_of
 
     number = uuid.UUID(int=7)
-    found = arguments_of(key(p=Path("a/b"), u=number, f=fractions.Fraction(1, 3), d=decimal.Decimal("1.5"), l=[Path("c")]))
-    assert found == {"p": "a/b", "u": str(number), "f": "1/3", "d": decimal.Decimal("1.5"), "l": ["c"]}
+    found = arguments_of(key(p=Path("a/b"), u=number, f=fractions.Fraction(1, 3), d=decimal.Decimal("1.5"), l=[Path("c")], h="\udcff"))
+    assert found == {"p": "a/b", "u": str(number), "f": "1/3", "d": decimal.Decimal("1.5"), "l": ["c"], "h": "\\udcff"}

@@ -18,7 +18,7 @@ from dcompute.dataset.status import Dataset
 from dcompute.dataset.store import Store
 from dcompute.dataset.vacuum import vacuum
 from dcompute.dataset.writer import open_dataset
-from dcompute.errors import DatasetCorruptError, DatasetError, DatasetNotFoundError, StoreError, UsageError
+from dcompute.errors import DatasetCorruptError, DatasetError, StoreError, UsageError
 from dcompute.testing import Fault, FaultStore
 from tests.component.upkeep.driving import Driving, attempted, key, visible
 
@@ -131,7 +131,7 @@ def test_a_copy_killed_at_every_step(full):
             break
         target.faults.clear()
         if not target.exists(DATASET):
-            with pytest.raises(DatasetNotFoundError):
+            with pytest.raises(DatasetError):
                 open_dataset(target)
             copy(full, target)
         assert facts(target) == expected

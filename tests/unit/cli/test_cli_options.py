@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import click
+import dask
 import pytest
 from click.testing import CliRunner
 
+from dcompute.cli.main import dcompute
 from dcompute.cli.options import Amount, Assigned, BatchSize, Headed, Limit, Names, from_text, in_options, option, unique
 
 
@@ -137,3 +141,24 @@ class TestHeaded:
         assert (
             text.index("First things:") < text.index("--again") < text.index("Second things:") < text.index("--size") < text.index("--help")
         )
+
+
+def commands(group: click.Group, *before: str) -> Iterator[tuple[str, ...]]:
+    """The words of every command, with the arguments and options that it needs."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, *before, name)
+        else:
+            needed = [parameter for parameter in command.params if parameter.required]
+            yield (*before, name, *("nothing" if isinstance(one, click.Argument) else f"{one.opts[0]}=1" for one in needed))
+
+
+@pytest.mark.parametrize("words", list(commands(dcompute)), ids=" ".join)
+def test_every_command_refuses_wrong_settings(words: tuple[str, ...]) -> None:
+    """Those that only read too, before they look for anything, and in the same words; their help is there all the same."""
+    with dask.config.set({"dcompute.metrics": "ful"}):
+        done = CliRunner().invoke(dcompute, list(words))
+        helped = CliRunner().invoke(dcompute, [*words, "--help"])
+    assert done.exit_code == 2
+    assert "dcompute.metrics is 'ful'" in done.stderr
+    assert helped.exit_code == 0

@@ -13,6 +13,7 @@ import pytest
 from dcompute.cli import inputs
 from dcompute.cli.run import Order, order_of, run
 from dcompute.errors import InputError, UsageError
+from dcompute.inputs import Inputs
 
 
 @pytest.fixture(autouse=True)
@@ -112,6 +113,64 @@ class TestInputs:
         else:
             frame.to_csv(name, index=False, sep="\t" if name.endswith("tsv") else ",")
         assert inputs.of_words([name]).to_dict("records") == [{"a": 1, "b": "x"}, {"a": 2, "b": "y"}]
+
+    def test_a_csv_file_loses_nothing(self):
+        """Zeros in front stay, an empty cell is None and changes no other, large integers and unlike numbers are exact."""
+        rows = [
+            {"id": "007", "n": 9007199254740993, "x": 0, "ok": True, "note": "NA", "far": 10**30},
+            {"id": "8", "n": None, "x": 0.5, "ok": False, "note": None, "far": 1},
+        ]
+        Path("t.csv").write_text("id,n,x,ok,note,far\n007,9007199254740993,0,True,NA,1000000000000000000000000000000\n8,,0.5,False,,1\n")
+        found = inputs.of_words(["t.csv"])
+        assert found.to_dict("records") == rows
+        items = list(Inputs.of(found))
+        assert [item.value for item in items] == rows
+        assert [type(item.value["x"]) for item in items] == [int, float]
+
+    def test_a_row_has_its_key_in_every_file(self):
+        """Whatever cells other rows have, as long as a column is numbers in both."""
+        Path("one.csv").write_text("id,v\n7,1\n")
+        Path("two.csv").write_text("id,v\n7,1\n,0.5\n8,\n")
+        one, two = (list(Inputs.of(inputs.of_words([name]))) for name in ("one.csv", "two.csv"))
+        assert one[0].key == two[0].key == ('{"id":7,"v":1}', "dict")
+
+    @pytest.mark.parametrize(
+        ("types", "values"),
+        [
+            ("exact", {"a": ["007", None], "b": [1, 2]}),
+            ("text", {"a": ["007", ""], "b": ["1", "2"]}),
+            ("guess", {"a": [7.0, float("nan")], "b": [1, 2]}),
+        ],
+    )
+    def test_types_say_what_cells_become(self, types, values):
+        """As they are written where that loses nothing, all text, or what pandas takes them for."""
+        Path("t.csv").write_text("a,b\n007,1\n,2\n")
+        found = order("--types", types, words=("t.csv",)).inputs
+        assert repr(found.to_dict("list")) == repr(values)
+
+    @pytest.mark.parametrize(
+        ("cell", "told"), [("0.10", "x (for '0.10')"), ("007", "x (for '007')"), ("true", "x (for 'true')"), ("a", ""), ("2", "")]
+    )
+    def test_numbers_that_stay_text_are_told(self, caplog, cell, told):
+        """With the cell that is no number as Python writes it, and what to say to have numbers; text needs no word."""
+        Path("t.csv").write_text(f"x\n{'False' if cell == 'true' else 1}\n{cell}\n")
+        inputs.of_words(["t.csv"])
+        assert told in caplog.text
+        assert ("--types guess" in caplog.text) == bool(told)
+
+    def test_types_are_for_a_csv_file(self):
+        """Lines, files and Parquet have no cells to be read."""
+        Path("t.csv").write_text("a\n1\n")
+        for words, rows in ((["t.parquet"], None), (["-"], None), (["a.txt"], None), (["t.csv"], False), (["t.csv", "a.txt"], None)):
+            with pytest.raises(UsageError, match="--types is for"):
+                inputs.of_words(words, rows=rows, types="text")
+
+    @pytest.mark.parametrize("types", inputs.TYPES)
+    def test_a_cell_without_a_name_is_refused(self, types):
+        """Where rows are longer than the heading, the first cell of each would be lost."""
+        Path("t.csv").write_text("a,b\n1,2,3\n")
+        with pytest.raises(InputError, match="more cells"):
+            inputs.of_words(["t.csv"], types=types)
 
     def test_a_table_can_be_a_file_among_others(self):
         """Told so, or with others beside it, it is an item itself."""

@@ -7,7 +7,9 @@ import errno
 import dask
 import pytest
 
-from dcompute.dataset.patience import insist, may_pass
+from dcompute.dataset.patience import STORE_SECONDS, Patience, insist, may_pass
+from dcompute.errors import RunCancelled, StoreError
+from dcompute.testing import ManualClock
 
 
 class ClientError(Exception):
@@ -84,3 +86,52 @@ def test_what_will_not_pass_is_asked_once():
     with pytest.raises(PermissionError):
         insist(act, sleep=slept.append)
     assert slept == []
+
+
+class Storage:
+    """Fails so many times, then answers."""
+
+    def __init__(self, failures):
+        self.left = failures
+
+    def ask(self):
+        if self.left:
+            self.left -= 1
+            raise StoreError("down")
+        return "answer"
+
+
+def test_a_driver_bears_with_a_storage_that_fails_for_seconds():
+    """It says so each time, and that it is over; the next failure counts from its own beginning."""
+    told, clock = [], ManualClock()
+    patience = Patience(told.append, clock=clock)
+    assert patience.insist(Storage(50).ask) == "answer"
+    assert patience.insist(Storage(50).ask) == "answer"
+    assert len(clock.slept) == 100
+    assert "down" in told[0]
+    assert told[50] == ""
+
+
+def test_a_storage_that_fails_for_too_long_ends_the_waiting():
+    """After a minute of failures, whoever met them, its last error is raised, and from then on at once."""
+    clock = ManualClock()
+    patience = Patience(clock=clock)
+    patience.bear(StoreError("first"))
+    clock.advance(STORE_SECONDS - 10)
+    with pytest.raises(StoreError, match="down"):
+        patience.insist(Storage(1000).ask)
+    assert 10 <= sum(clock.slept) <= 12
+    asked = Storage(1000)
+    with pytest.raises(StoreError, match="down"):
+        patience.insist(asked.ask)
+    assert asked.left == 999
+
+
+def test_who_is_told_may_end_the_waiting():
+    """A run that is cancelled meanwhile does not wait for its storage."""
+
+    def told(text):
+        raise RunCancelled(text)
+
+    with pytest.raises(RunCancelled):
+        Patience(told, clock=ManualClock()).insist(Storage(1).ask)

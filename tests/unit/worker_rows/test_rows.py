@@ -197,6 +197,31 @@ def test_what_no_table_holds_is_refused_by_name(result: Any, said: str) -> None:
         to_rows(result)
 
 
+#: What Arrow takes for text, though it is none.
+NO_TEXT = pa.array([["", b"\x80"]])
+#: An index beyond its values, as a library that counts wrongly hands it over.
+TORN = pa.DictionaryArray.from_arrays(pa.array([0, 5]), ["a"], safe=False)
+
+
+@pytest.mark.parametrize(
+    ("result", "said"),
+    [
+        (pa.table({"good": ["a"], "bad": NO_TEXT}), "'bad'.*UTF8.*Make it binary"),
+        (pa.record_batch({"bad": NO_TEXT}), "'bad'.*UTF8"),
+        (pa.RecordBatchReader.from_batches(pa.schema({"bad": NO_TEXT.type}), [pa.record_batch({"bad": NO_TEXT})]), "'bad'.*UTF8"),
+        (pd.DataFrame({"good": [1], "bad": [["", b"\x80"]]}), "DataFrame.*'bad'.*UTF8"),
+        (pa.table({"good": ["a", "b"], "bad": TORN}), "'bad'.*out of bounds.*anew from plain values"),
+        ({"bad": NO_TEXT}, "'bad'.*UTF8"),
+        ({"good": 1, "bad": TORN}, "'bad'.*out of bounds"),
+    ],
+    ids=["table", "batch", "reader", "frame", "index beyond its values", "array in a column", "broken array in a column"],
+)
+def test_arrow_data_that_breaks_its_own_type_is_refused(result: Any, said: str) -> None:
+    """Written, it would break the reading of everybody's results; the message names the column."""
+    with pytest.raises(SchemaError, match=said):
+        to_rows(result)
+
+
 def test_a_value_that_holds_itself_is_refused() -> None:
     """Endless nesting is the item's error, not a crash of its child."""
     loop: list[Any] = []

@@ -1,0 +1,196 @@
+"""Workers that join while a run goes on: they get batches once they have shown that they can do the work, and nobody waits for them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import dask
+import pytest
+from distributed import Client
+
+import dcompute as dc
+from dcompute import placing
+from dcompute.errors import WorkloadError
+from tests.integration.test_refusals import importable
+from tests.processes import DaskProcesses, kill, kill_tree, until
+
+#: What the workers have to import; those that stand in another folder cannot.
+MODULE = """
+import os, time
+from pathlib import Path
+
+def work(x, gate):
+    # the first items are quick; the others wait until the test has seen what it came for
+    while x >= 5 and not Path(gate).exists():
+        time.sleep(0.01)
+    return {"x": x, "pid": os.getppid()}
+"""
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with the module; it can be imported here."""
+    folder = tmp_path_factory.mktemp("library")
+    (folder / "gated.py").write_text(MODULE)
+    with importable(folder):
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskProcesses]:
+    """A scheduler without workers."""
+    cluster = DaskProcesses(tmp_path_factory.mktemp("empty"))
+    yield cluster
+    cluster.close()
+
+
+@pytest.fixture(scope="module")
+def processes(library: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskProcesses]:
+    """A scheduler and one worker that finds the module."""
+    cluster = DaskProcesses(tmp_path_factory.mktemp("cluster"))
+    with added(cluster, library, "--no-nanny"):
+        yield cluster
+    cluster.close()
+
+
+@contextmanager
+def added(cluster: DaskProcesses, library: Path, *options: str) -> Iterator[str]:
+    """One more worker, which finds modules in this folder; its address."""
+    known = workers(cluster)
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = str(library)
+    process = cluster.add_worker(*options)
+    os.environ.pop("PYTHONPATH") if before is None else os.environ.update(PYTHONPATH=before)
+    try:
+        yield until(lambda: next(iter(workers(cluster) - known), ""), 60, "the worker")
+    finally:
+        kill_tree(process.pid)
+        process.wait(10)
+        until(lambda: workers(cluster) <= known, 60, "its end")
+
+
+def workers(cluster: DaskProcesses) -> set[str]:
+    with Client(cluster.address, set_as_default=False) as client:
+        return set(client.scheduler_info(n_workers=-1)["workers"])
+
+
+class Gated:
+    """A run whose items from the sixth on wait for the test."""
+
+    def __init__(self, cluster: DaskProcesses, folder: Path) -> None:
+        import gated  # type: ignore[import-not-found]
+
+        self.gate = folder / "gate"
+        self.run = dc.map(gated.work, range(40), folder / "d", params={"gate": str(self.gate)}, client=cluster.address, batch_size=1)
+
+    def wait_for(self, done: int = 0, running: int = 0) -> Gated:
+        """Go on when so many items have succeeded and so many are in flight."""
+        until(lambda: self.run.status().done >= done and self.run.status().running >= running, 30, f"{done} items, {running} in flight")
+        return self
+
+    def wait_for_notice(self, worker: str) -> None:
+        until(lambda: worker in self.run.status().note, 20, "the notice")
+
+    def finish(self) -> Counter[str]:
+        """Open the gate; who executed how many items, all of which succeeded at their first attempt."""
+        self.gate.touch()
+        assert self.run.wait(60, progress="quiet")
+        attempts = self.run.attempts().compute()
+        assert set(attempts["outcome"]) == {"succeeded"}
+        assert set(Counter(attempts["item_key"]).values()) == {1}
+        return Counter(attempts["worker"])
+
+
+def notices(log: pytest.LogCaptureFixture, worker: str) -> list[str]:
+    """The lines that say that a worker is left out."""
+    lines = [record.getMessage() for record in log.records]
+    return [line for line in lines if "takes no part" in line and worker in line]
+
+
+def test_a_worker_that_joins_gets_batches(processes: DaskProcesses, library: Path, tmp_path: Path) -> None:
+    """Once it has answered; here while the first worker is busy with an item.
+
+    A second one is in line there, which Dask may bring to a worker that joins at once: so this has room for more.
+    """
+    run = Gated(processes, tmp_path).wait_for(done=5)
+    with added(processes, library, "--no-nanny", "--nthreads", "2") as newcomer:
+        assert run.wait_for(running=3).finish()[newcomer]
+
+
+def test_workers_that_cannot_do_the_work_are_left_out_and_named(
+    processes: DaskProcesses, library: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One cannot import the module, one lacks dcompute: no item goes there or fails, one line says who and why, and both live on."""
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    (bare / "sitecustomize.py").write_text(
+        "import sys\nclass No:\n    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] == 'dcompute':\n            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
+        "sys.meta_path.insert(0, No())\n"
+    )
+    run = Gated(processes, tmp_path).wait_for(done=5)
+    with added(processes, tmp_path, "--no-nanny") as one:
+        run.wait_for_notice(one)
+        with added(processes, bare, "--no-nanny") as other:
+            run.wait_for_notice(other)
+            assert not {one, other} & run.finish().keys()
+            assert {one, other} <= workers(processes)
+    assert ["gated" in line and "\n" not in line for line in notices(caplog, one)] == [True]
+    assert ["cannot import dcompute" in line for line in notices(caplog, other)] == [True]
+
+
+def test_nobody_waits_for_a_worker_that_does_not_answer(processes: DaskProcesses, library: Path, tmp_path: Path) -> None:
+    """Its thread is taken by somebody else: the run ends without it."""
+    free = tmp_path / "free"
+
+    def hog(path: str) -> None:
+        while not Path(path).exists():
+            time.sleep(0.01)
+
+    with Client(processes.address, set_as_default=False) as client:
+        taken = client.submit(hog, str(free), resources={"HOG": 1}, pure=False)
+        run = Gated(processes, tmp_path).wait_for(done=5)
+        with added(processes, library, "--no-nanny", "--resources", "HOG=1") as newcomer:
+            until(lambda: client.processing().get(newcomer), 20, "the other task")
+            until(lambda: len(client.processing()[newcomer]) == 2, 20, "the probe behind it")
+            assert newcomer not in run.finish()
+            free.touch()
+            taken.result(timeout=20)
+
+
+def test_the_first_worker_may_be_a_wrong_one(empty: DaskProcesses, library: Path, tmp_path: Path) -> None:
+    """It takes the batch that waits for any worker, and cannot begin it: the next worker does all the work.
+
+    Its set-up there says nothing of the workload: here the first that failed would end the run.
+    """
+    with dask.config.set({"dcompute.window.setup-failures": 1}):
+        run = Gated(empty, tmp_path).wait_for(running=1)
+    with added(empty, tmp_path, "--no-nanny") as wrong:
+        run.wait_for_notice(wrong)
+        with added(empty, library, "--no-nanny") as right:
+            assert run.finish() == {right: 40}
+
+
+def test_a_run_ends_when_for_long_there_are_only_workers_that_cannot_do_the_work(
+    empty: DaskProcesses, library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the error that a run would begin with, had they been there before."""
+    monkeypatch.setattr(placing, "REFUSED_SECONDS", 0.5)
+    run = Gated(empty, tmp_path).wait_for(running=1).run
+    with added(empty, tmp_path, "--no-nanny") as wrong, pytest.raises(WorkloadError, match="gated") as caught:
+        run.wait(60, progress="quiet")
+    assert wrong in str(caught.value)
+
+
+def test_a_worker_that_its_nanny_starts_again_goes_on(empty: DaskProcesses, library: Path, tmp_path: Path) -> None:
+    """It has another address then, and is asked as any other that joins."""
+    with added(empty, library, "--nanny") as first:
+        run = Gated(empty, tmp_path).wait_for(done=5)
+        kill(empty.worker_pids()[0])
+        second = until(lambda: next(iter(workers(empty) - {first}), ""), 60, "the next worker")
+        assert run.finish()[second]
