@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from dcompute.dataset.reader import Reader
 from dcompute.dataset.store import Store
 from dcompute.errors import StoreError
 
@@ -60,7 +61,7 @@ class ManualClock:
 class Fault:
     """One row of a fault table: which calls of a storage fail, and how."""
 
-    op: str  #: pattern: ``read``, ``exists``, ``size``, ``names``, ``create``, ``create_from``, ``upload``, ``write``, ``remove``, ``sync``
+    op: str  #: pattern of a method of :class:`Store`: ``read``, ``stream``, ``exists``, ``size``, ``names``, ``create``, ``upload``, ...
     name: str = "*"  #: pattern of names, as in a shell
     how: str = (
         "before"  #: ``before``: nothing is done; ``after``: done, the answer is lost; ``torn``: every second name is missing; ``slow``
@@ -91,6 +92,12 @@ class FaultStore(Store):
     def read(self, name: str) -> bytes:
         """See :meth:`Store.read`."""
         return self._do("read", name, lambda: self.inner.read(name))
+
+    @contextlib.contextmanager
+    def stream(self, name: str, block_size: int | None = None) -> Iterator[Reader]:
+        """See :meth:`Store.stream`; each piece that is read is a call."""
+        with self.inner.stream(name, block_size) as reader:
+            yield Reader(reader, lambda act: self._do("stream", name, act))
 
     def exists(self, name: str) -> bool:
         """See :meth:`Store.exists`."""
@@ -183,6 +190,19 @@ class StoreTests:
         assert store.read("log/deep/one.json") == data
         assert store.size("log/deep/one.json") == len(data)
         assert store.exists("log/deep/one.json")
+
+    def test_streams_what_was_created(self, store: Store) -> None:
+        """A file is read in pieces, from any position; one that is not there is told as such."""
+        data = bytes(range(256)) * 1000
+        store.create("results/a.parquet", data)
+        with store.stream("results/a.parquet", 4096) as file:
+            assert file.read(10) == data[:10]
+            assert file.seek(-8, 2) == len(data) - 8
+            assert file.read() == data[-8:]
+            assert file.seek(1000) == file.tell() == 1000
+            assert file.read(2000) == data[1000:3000]
+        with _raises(FileNotFoundError), store.stream("results/b.parquet") as file:
+            file.read(1)
 
     def test_creates_once(self, store: Store) -> None:
         """The second creation of a name fails and leaves the first one's bytes."""

@@ -93,7 +93,7 @@ class _Carrier:
             return
         path = self._folder / new_id()
         try:
-            with self._store.fs.open(self._store.path(name), "rb") as source, path.open("wb") as sink:
+            with self._store.stream(name) as source, path.open("wb") as sink:
                 shutil.copyfileobj(source, sink, 1 << 20)
         except FileNotFoundError as error:
             raise gone(self._store, name) from error

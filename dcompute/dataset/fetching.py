@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pyarrow as pa
@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from pyarrow.fs import LocalFileSystem
 
 from dcompute.dataset.filters import Filter
-from dcompute.dataset.parts import corrupt, gone
+from dcompute.dataset.parts import explained, source_of
 from dcompute.dataset.pieces import File
 from dcompute.dataset.store import Store
 
@@ -42,22 +42,14 @@ def fetch(store: Store, file: File, wanted: pa.Schema, where: Filter | None) -> 
     DatasetCorruptError
         It is gone, or no Parquet file.
     """
-    try:
-        with contextlib.ExitStack() as stack:
-            source = _source(store, file, stack)
-            return _read(source, file, wanted, where)
-    except FileNotFoundError as error:
-        raise gone(store, file.name) from error
-    except (pa.ArrowException, OSError) as error:
-        raise corrupt(file.name, str(error), "a results part") from error
+    with explained(store, file.name), _source(store, file) as source:
+        return _read(source, file, wanted, where)
 
 
-def _source(store: Store, file: File, stack: contextlib.ExitStack) -> Any:
-    if store.is_local:
-        return store.path(file.name)
-    if file.share == (0, 1) and file.size <= _WHOLE_BYTES:
+def _source(store: Store, file: File) -> AbstractContextManager[Any]:
+    if not store.is_local and file.share == (0, 1) and file.size <= _WHOLE_BYTES:
         return io.BytesIO(store.read(file.name))
-    return stack.enter_context(store.fs.open(store.path(file.name), "rb"))
+    return source_of(store, file.name)
 
 
 def _read(source: Any, file: File, wanted: pa.Schema, where: Filter | None) -> pa.Table:

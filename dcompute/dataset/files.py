@@ -10,7 +10,7 @@ import pyarrow.dataset as pads
 from pyarrow.fs import LocalFileSystem
 
 from dcompute.dataset.outcomes import prefetched
-from dcompute.dataset.parts import corrupt, gone
+from dcompute.dataset.parts import explained, source_of
 from dcompute.dataset.reading import results_schema
 from dcompute.dataset.state import CountedPart, State
 from dcompute.dataset.store import Store
@@ -142,13 +142,5 @@ def _columns(store: Store, parts: Sequence[CountedPart]) -> Iterator[pa.Schema]:
 
 
 def _columns_of(store: Store, part: CountedPart) -> pa.Schema:
-    path = store.path(part.name)
-    try:
-        if store.is_local:
-            return _PARQUET.inspect(path, _DISK)
-        with store.fs.open(path, "rb", block_size=_FOOTER_BYTES) as file:
-            return _PARQUET.inspect(file)
-    except FileNotFoundError as error:
-        raise gone(store, part.name) from error
-    except (pa.ArrowException, OSError) as error:
-        raise corrupt(part.name, str(error), "a results part") from error
+    with explained(store, part.name), source_of(store, part.name, _FOOTER_BYTES) as source:
+        return _PARQUET.inspect(source, _DISK if store.is_local else None)

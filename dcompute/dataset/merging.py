@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from dcompute.dataset.hiding import Hides, without
 from dcompute.dataset.names import compacted_name, new_id
 from dcompute.dataset.outcomes import prefetched
-from dcompute.dataset.parts import gone
+from dcompute.dataset.parts import explained, source_of
 from dcompute.dataset.schema import cast
 from dcompute.dataset.state import CountedPart
 from dcompute.dataset.store import Store
@@ -99,17 +99,8 @@ def opened(store: Store, name: str) -> Iterator[pq.ParquetFile]:
     DatasetCorruptError
         It is gone, or no Parquet file.
     """
-    try:
-        with contextlib.ExitStack() as stack:
-            source = store.path(name) if store.is_local else stack.enter_context(store.fs.open(store.path(name), "rb"))
-            yield stack.enter_context(pq.ParquetFile(source))
-    except FileNotFoundError as error:
-        raise gone(store, name) from error
-    except (pa.ArrowException, OSError) as error:
-        raise DatasetCorruptError(
-            f"{name} cannot be read as a results part that dcompute wrote ({error}). It was damaged or changed from outside: restore the "
-            "file from a copy."
-        ) from error
+    with explained(store, name), source_of(store, name) as source, pq.ParquetFile(source) as file:
+        yield file
 
 
 def is_sorted(file: pq.ParquetFile, column: str) -> bool:

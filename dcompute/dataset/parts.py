@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from dcompute.dataset.names import mark_name as mark_name
 from dcompute.dataset.schema import cast
-from dcompute.errors import DatasetCorruptError, DatasetError
+from dcompute.errors import DatasetCorruptError, DatasetError, StoreError
 from dcompute.records import ATTEMPT_COLUMNS, Receipt
 
 if TYPE_CHECKING:
@@ -183,12 +183,32 @@ def read_results(store: Store, name: str, columns: Sequence[str]) -> pa.Table:
     DatasetCorruptError
         It is gone, or no Parquet file.
     """
+    with explained(store, name), source_of(store, name) as source:
+        file = pq.ParquetFile(source)
+        present = set(file.schema_arrow.names)
+        return file.read(columns=[column for column in columns if column in present])
+
+
+def source_of(store: Store, name: str, block_size: int | None = None) -> contextlib.AbstractContextManager[Any]:
+    """What pyarrow reads a part from: its path on a local disk, elsewhere a file that is read so many bytes at a time."""
+    return contextlib.nullcontext(store.path(name)) if store.is_local else store.stream(name, block_size)
+
+
+@contextlib.contextmanager
+def explained(store: Store, name: str) -> Iterator[None]:
+    """Whatever goes wrong with reading a results part that counts, told as whose fault it is.
+
+    Raises
+    ------
+    DatasetCorruptError
+        It is gone, or no Parquet file.
+    StoreError
+        The storage failed.
+    """
     try:
-        with contextlib.ExitStack() as stack:
-            source = store.path(name) if store.is_local else stack.enter_context(store.fs.open(store.path(name), "rb"))
-            file = pq.ParquetFile(source)
-            present = set(file.schema_arrow.names)
-            return file.read(columns=[column for column in columns if column in present])
+        yield
+    except StoreError:
+        raise
     except FileNotFoundError as error:
         raise gone(store, name) from error
     except (pa.ArrowException, OSError) as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from dcompute.dataset.clients import PROTOCOLS, client_of, how_to_install, options_of
 from dcompute.dataset.disk import Disk
 from dcompute.dataset.names import new_id
+from dcompute.dataset.reader import Reader
 from dcompute.errors import DcomputeError, MissingExtraError, StoreError, UsageError
 from dcompute.secrecy import hidden, secrets_in
 
@@ -149,6 +150,19 @@ class Store:
             There is none.
         """
         return self._guard("read", name, lambda: self._files.read(name))
+
+    @contextlib.contextmanager
+    def stream(self, name: str, block_size: int | None = None) -> Iterator[Reader]:
+        """A binary file to be read in pieces, so many bytes at a time.
+
+        Raises
+        ------
+        FileNotFoundError
+            There is none.
+        """
+        more = {} if block_size is None else {"block_size": block_size}
+        with self._guard("read", name, lambda: self.fs.open(self.path(name), "rb", **more)) as file:
+            yield Reader(file, lambda act: self._guard("read", name, act))
 
     def read_or_none(self, name: str) -> bytes | None:
         """The bytes of a file, or None where there is none."""

@@ -17,9 +17,9 @@ from dcompute.config import settings
 from dcompute.dataset.names import new_id, started_name
 from dcompute.dataset.parts import mark_name, read_receipt
 from dcompute.dataset.store import Store
-from dcompute.errors import StoreError
 from dcompute.records import BatchSpec, Receipt, RunSpec
 from dcompute.worker import code_cache
+from dcompute.worker.asking import ask
 from dcompute.worker.slot import Slot
 from dcompute.worker.supervisor import supervisor
 from dcompute.worker.work import Execution, Tick, Work
@@ -84,7 +84,7 @@ class BatchTask:
 
     def execute(self) -> dict[str, Any]:
         """What :func:`run_batch` returns."""
-        if self._insist(lambda: self._store.exists(self._mark)):
+        if self._ask(lambda: self._store.exists(self._mark)):
             return self._answer(self._winner())
         if self._batch.once and not self._claimed():
             if self._is_written_soon():
@@ -93,7 +93,7 @@ class BatchTask:
         self._tell("started", execution=self._execution, worker=self._slot.address, host=self._slot.host)
         done = self._executed()
         if self._batch.once and done.untouched:
-            self._insist(self._withdraw)
+            self._ask(self._withdraw)
         try:
             return self._outcome(done)
         finally:
@@ -134,7 +134,7 @@ class BatchTask:
     def _claimed(self) -> bool:
         """Whether this is the first execution: Dask repeats a task whose worker was lost, and never asks."""
         try:
-            self._insist(lambda: self._store.create(started_name(self._batch.id), self._execution.encode()))
+            self._ask(lambda: self._store.create(started_name(self._batch.id), self._execution.encode()))
         except FileExistsError:
             return self._store.read_or_none(started_name(self._batch.id)) == self._execution.encode()
         return True
@@ -142,7 +142,7 @@ class BatchTask:
     def _is_written_soon(self) -> bool:
         """Whether the execution that began it writes its mark: one whose worker closes does, when its task is here already."""
         for _ in range(round(MARK_SECONDS / LOOK_EVERY)):
-            if self._insist(lambda: self._store.exists(self._mark)):
+            if self._ask(lambda: self._store.exists(self._mark)):
                 return True
             if self._slot.stopped():
                 return False
@@ -158,20 +158,20 @@ class BatchTask:
     def _publish(self, receipt: Receipt, files: list[tuple[str, str]]) -> Receipt:
         """Write the parts, the mark last; the receipt of the mark that is there then."""
         *results, (attempts, mark) = files
-        self._insist(lambda: self._store.upload_all(results))
+        self._ask(lambda: self._store.upload_all(results))
         try:
-            self._insist(lambda: self._store.create_from(attempts, mark))
+            self._ask(lambda: self._store.create_from(attempts, mark))
         except FileExistsError:
             winner = self._winner()
             if winner.execution == receipt.execution:  # it was written, and only the answer was lost
                 return winner
             logger.info("batch %s was written by another execution", self._batch.id, extra={"action": "batch_lost_race"})
-            self._insist(lambda: self._store.remove([name for _, name in results]))
+            self._ask(lambda: self._store.remove([name for _, name in results]))
             return winner
         return receipt
 
     def _winner(self) -> Receipt:
-        return self._insist(lambda: read_receipt(self._store, self._mark))
+        return self._ask(lambda: read_receipt(self._store, self._mark))
 
     def _answer(self, receipt: Receipt, *, setup_error: dict[str, Any] | None = None) -> dict[str, Any]:
         answer = {"receipt": replace(receipt, requests=self._store.requests).to_json()}
@@ -186,16 +186,8 @@ class BatchTask:
             self._told = now
             self._tell("tick", index=tick.index, done=tick.done, progress=tick.fraction, text=tick.text)
 
+    def _ask(self, act: Callable[[], T]) -> T:
+        return ask(act, self._sleep)
+
     def _tell(self, event: str, **more: Any) -> None:
         self._slot.tell(self._run.run, {"event": event, "batch": self._batch.id, **more})
-
-    def _insist(self, act: Callable[[], T]) -> T:
-        """Ask the storage again where it fails, with growing pauses."""
-        limits = settings().store
-        for number in range(limits.retries):
-            try:
-                return act()
-            except StoreError as error:
-                logger.warning("storage failed, trying again: %s", error, extra={"action": "store_retry"})
-                self._sleep(limits.delay * 2**number)
-        return act()

@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import logging
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from dcompute.config import settings
 from dcompute.dataset.names import new_id
 from dcompute.dataset.parts import (
     ATTEMPTS_SCHEMA,
@@ -32,9 +30,10 @@ from dcompute.dataset.parts import (
 )
 from dcompute.dataset.schema import RESERVED, from_text, join, join_schemas, to_text
 from dcompute.dataset.store import Store
-from dcompute.errors import DatasetCorruptError, SchemaError, StoreError
+from dcompute.errors import DatasetCorruptError, SchemaError
 from dcompute.records import ATTEMPT_COLUMNS, FAILED, Failure, Kind, PartRef, Receipt
 from dcompute.worker import code_cache
+from dcompute.worker.asking import ask
 from dcompute.worker.briefing import brief
 from dcompute.worker.fitting import Fitting, Misfit
 from dcompute.worker.slot import Slot
@@ -71,7 +70,8 @@ def rewrite_batch(run: bytes | str, old: str, new: str, schema: str | None) -> d
     spec = code_cache.run_spec(run, slot.worker)
     store = Store.at(spec.dataset, dict(spec.storage_options))
     declared, scratch = spec.schema is not None, slot.scratch
-    receipt = _insist(lambda: rewrite(store, old, new, spec.schema or schema, declared=declared, scratch=scratch)).to_json()
+    # it may begin anew at any time
+    receipt = ask(lambda: rewrite(store, old, new, spec.schema or schema, declared=declared, scratch=scratch)).to_json()
     slot.tell(spec.run, {"event": "receipt", "batch": new, "receipt": receipt})
     return {"receipt": receipt}
 
@@ -261,15 +261,3 @@ def _failure(index: int, misfit: Misfit) -> Failure:
 
 def _corrupt(name: str, why: str) -> DatasetCorruptError:
     return DatasetCorruptError(f"{name} is not what dcompute wrote ({why}): restore the file from a copy, or remove it.")
-
-
-def _insist(act: Callable[[], Receipt], sleep: Callable[[float], None] = time.sleep) -> Receipt:
-    """Ask the storage again where it fails, with growing pauses; a rewrite may begin anew at any time."""
-    limits = settings().store
-    for number in range(limits.retries):
-        try:
-            return act()
-        except StoreError as error:
-            logger.warning("storage failed, trying again: %s", error, extra={"action": "store_retry"})
-            sleep(limits.delay * 2**number)
-    return act()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from dcompute.dataset.fetching import fetch
+from dcompute.dataset.merging import opened
 from dcompute.dataset.parts import (
     ATTEMPTS_SCHEMA,
     attempts_table,
@@ -20,9 +25,11 @@ from dcompute.dataset.parts import (
     results_name,
     write_attempts,
 )
+from dcompute.dataset.pieces import File
 from dcompute.dataset.store import Store
-from dcompute.errors import DatasetCorruptError
+from dcompute.errors import DatasetCorruptError, StoreError
 from dcompute.records import ATTEMPT_COLUMNS, Failure, PartRef, Receipt
+from dcompute.testing import Fault, FaultStore
 
 RECEIPT = Receipt(
     batch="r-000001-00000001",
@@ -111,3 +118,36 @@ def test_a_counted_part_that_is_gone_is_corruption(tmp_path: Path) -> None:
 def test_no_rows_make_an_empty_table() -> None:
     """A batch that ended with nothing has an attempts table all the same."""
     assert attempts_table([]).schema == ATTEMPTS_SCHEMA
+
+
+def _whole(store: Store, name: str) -> int:
+    return read_results(store, name, ["n"]).num_rows
+
+
+def _shares(store: Store, name: str) -> int:
+    wanted = pa.schema([("n", pa.int64())])
+    return sum(fetch(store, File(name, 0, share=(index, 2)), wanted, None).num_rows for index in range(2))
+
+
+def _in_pieces(store: Store, name: str) -> int:
+    with opened(store, name) as file:
+        return sum(batch.num_rows for batch in file.iter_batches(100))
+
+
+@pytest.mark.parametrize("act", [_whole, _shares, _in_pieces])
+def test_a_storage_that_fails_is_not_a_damaged_part(act: Callable[[Store, str], int]) -> None:
+    """Wherever in a part the storage fails, that is said; what is damaged is said to be so, on the same storage."""
+    name, sink = "results/a.parquet", io.BytesIO()
+    pq.write_table(pa.table({"n": range(1000)}), sink, row_group_size=250)
+    store = FaultStore(Store.at(f"memory://{uuid.uuid4().hex}"))
+    store.write(name, sink.getvalue())
+    assert act(store, name) == 1000
+    reads = sum(op == "stream" for op, _ in store.calls)
+    assert reads > 1
+    for skip in range(reads):
+        store.faults = [Fault("stream", name, skip=skip)]
+        with pytest.raises(StoreError, match="fault table"):
+            act(store, name)
+    store.write(name, sink.getvalue()[:-100])
+    with pytest.raises(DatasetCorruptError, match=name):
+        act(store, name)

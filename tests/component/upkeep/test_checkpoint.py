@@ -37,6 +37,7 @@ names = st.integers(1, 4).map(lambda number: batch_id("r", 1, number))
 parts = st.builds(
     PartRef, name=st.sampled_from([f"results/{text}.parquet" for text in "pqr"]), size=st.integers(0, 9), rows=st.integers(0, 9)
 )
+seconds = st.integers(0, 72).map(lambda eighths: eighths / 8)  # sums of which are exact, in any order
 batches = st.builds(
     AddBatch,
     id=names,
@@ -47,8 +48,8 @@ batches = st.builds(
     succeeded=st.integers(0, 9),
     failed=st.lists(st.tuples(st.sampled_from(["crash", "timeout"]), st.integers(1, 9)), max_size=2).map(tuple),
     rows=st.integers(0, 99),
-    seconds=st.floats(0, 9),
-    slot_seconds=st.floats(0, 9),
+    seconds=seconds,
+    slot_seconds=seconds,
     stands_for=st.none() | names,
 )
 actions = st.one_of(

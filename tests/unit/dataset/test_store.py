@@ -58,6 +58,9 @@ class S3Files:
     def cat_file(self, path):
         return self.disk.read(path)
 
+    def open(self, path, mode, block_size=None):
+        return open(self.disk.path(path), mode)
+
     def exists(self, path):
         return self.disk.exists(path)
 
@@ -100,7 +103,8 @@ class LikeS3(Store):
     def __init__(self, folder):
         super().__init__("s3://bucket/mine", "s3", {"secret": "hunter2"})
         self.folder = folder
-        self._backend = objects(S3Files(folder))
+        self._fs = S3Files(folder)
+        self._backend = objects(self._fs)
 
     def __reduce__(self):
         return (LikeS3, (self.folder,))
