@@ -6,6 +6,7 @@ A checkpoint is never truth: one that is missing, damaged, of another version or
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import threading
 from collections.abc import Collection
@@ -158,10 +159,14 @@ def _warn(log: Log, name: str, why: str) -> None:
 
 
 def staying(numbers: Collection[int]) -> list[int]:
-    """Which checkpoints stay: the newest two, and the oldest at each distance from the newest, which doubles from one to the next.
+    """Which checkpoints stay: the newest two, the oldest, and between them those that leave no gap longer than it is far from the newest.
 
-    So there are few, and reading as of an older number goes on from one that is about as far from it as it is from the end.
+    So there are few, about two at each doubling of the distance. A gap stays as long as it is while the newest moves away from it: reading
+    as of an older number goes on from one that is hardly farther from it than it is from the end.
     """
     newest, *older = sorted(numbers, reverse=True)
-    oldest = {(newest - number).bit_length(): number for number in older}
-    return sorted({newest, *older[:1], *oldest.values()})
+    kept = [newest]
+    for number, next_older in itertools.pairwise([*older, None]):
+        if number is not None and (next_older is None or newest - next_older > 2 * (newest - kept[-1])):
+            kept.append(number)
+    return kept[::-1]

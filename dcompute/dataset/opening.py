@@ -42,12 +42,7 @@ def open(url: Any, storage_options: Mapping[str, Any] | None = None, *, at: At =
         There is none.
     UsageError
         The URL names no place, or the list is empty.
-    SettingsError
-        A setting is wrong.
     """
-    from dcompute.config import settings
-
-    settings()  # refused here as by dc.map, whether this dataset needs any or not
     if _is_several(url, storage_options):
         return _several(url, storage_options, at)
     return status.open(url, storage_options, at=at)

@@ -11,7 +11,6 @@ import dask
 import pytest
 from pydantic import ValidationError
 
-import dcompute as dc
 from dcompute import config
 from dcompute.errors import SettingsError
 
@@ -197,11 +196,6 @@ class TestErrors:
             [sys.executable, "-c", code], env={**os.environ, "DASK_CONFIG": str(tmp_path)}, capture_output=True, text=True, check=True
         )
         assert str(tmp_path / "torn.yaml") in done.stdout
-
-    def test_opening_a_dataset_tells_them_too(self, tmp_path):
-        """Before it says that there is none: reading and executing have the same settings."""
-        with dask.config.set({"dcompute.metrics": "ful"}), pytest.raises(SettingsError, match="'full'"):
-            dc.open(tmp_path / "nowhere")
 
 
 def test_every_default_has_a_comment():

@@ -279,16 +279,16 @@ def test_reading_as_of_an_entry_goes_on_from_the_checkpoint_before_it(store):
 @settings(max_examples=20)
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=200))
 def test_old_checkpoints_grow_rare_and_never_leave_a_large_gap(steps):
-    """Few stay; for any number there is one below it at most about as far from it as it is from the newest, three times over."""
+    """Few stay; for any number there is one below it that is hardly farther from it than it is from the newest."""
     known, newest, first = [], 0, steps[0]
     for step in steps:
         newest += step
         known = staying([*known, newest])
         assert known[-1] == newest
-        assert len(known) <= newest.bit_length() + 2
+        assert len(known) <= 2 * newest.bit_length() + 2
     for number in range(first, newest):
         below = max((each for each in known if each <= number), default=0)
-        assert number - below <= 3 * (newest - number) + 100
+        assert number - below <= max(newest - number, max(steps))
 
 
 def test_removed_checkpoints_are_out_of_the_hint_and_gone(store):
@@ -298,7 +298,7 @@ def test_removed_checkpoints_are_out_of_the_hint_and_gone(store):
     for number in range(5, 201, 5):
         expected = staying([*expected, number])
     assert written(store) == list(Log(store).hint().checkpoints) == expected
-    assert len(expected) < 10
+    assert len(expected) < 12
     assert all(store.inner.exists(entry_name(number)) for number in range(1, 202))
 
 
