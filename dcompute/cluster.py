@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -130,6 +131,41 @@ class Connection:
         if self._local is not None:
             with contextlib.suppress(Exception):
                 self._local.close(timeout=CLOSE_SECONDS)
+            _hush.release()
+
+
+class _Hush:
+    """Lets only errors of ``distributed`` be printed while a local cluster is there.
+
+    What its clusters do themselves, ``silence_logs=``, ends for all of them with the one that was there first.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._holders = 0
+        self._levels: list[tuple[logging.Handler, int]] = []
+
+    def hold(self) -> None:
+        with self._lock:
+            self._holders += 1
+            if self._holders > 1:
+                return
+            handlers = [handler for handler in logging.getLogger("distributed").handlers if isinstance(handler, logging.StreamHandler)]
+            self._levels = [(handler, handler.level) for handler in handlers if handler.level < logging.ERROR]
+            for handler, _ in self._levels:
+                handler.setLevel(logging.ERROR)
+
+    def release(self) -> None:
+        with self._lock:
+            self._holders -= 1
+            if self._holders:
+                return
+            for handler, level in self._levels:
+                handler.setLevel(level)
+            self._levels = []
+
+
+_hush = _Hush()
 
 
 def _import_errors(found: Mapping[str, Any]) -> dict[str, str]:
@@ -224,20 +260,30 @@ def _open_client(address: str, security: Any) -> Client:
 
 def _start_local(workers: int | None) -> Connection:
     """In-process workers: no main guard is needed, and the items have children of their own."""
+    from distributed import Client
+
+    _hush.hold()
+    try:
+        cluster = _local_cluster(workers)
+        return Connection(Client(cluster, set_as_default=False, name="dcompute"), local=cluster)
+    except BaseException:
+        _hush.release()
+        raise
+
+
+def _local_cluster(workers: int | None) -> Any:
     from dask.system import CPU_COUNT
-    from distributed import Client, Scheduler, SpecCluster, Worker
+    from distributed import Scheduler, SpecCluster, Worker
 
     local = settings().local
     threads = workers or local.threads or CPU_COUNT
     # LocalCluster would have the web servers of scheduler and workers listen on every interface
     web = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
-    cluster = SpecCluster(
+    return SpecCluster(
         scheduler={"cls": Scheduler, "options": {"protocol": "inproc://", **web}},
         workers={
             number: {"cls": Worker, "options": {"protocol": "inproc://", "nthreads": threads, "memory_limit": 0, **web}}
             for number in range(local.workers or 1)
         },
-        silence_logs=logging.ERROR,
         name="dcompute",
     )
-    return Connection(Client(cluster, set_as_default=False, name="dcompute"), local=cluster)

@@ -32,7 +32,7 @@ from dcompute.ledger import Ledger
 from dcompute.placing import Placing
 from dcompute.progress import Snapshot
 from dcompute.records import Outcome
-from dcompute.standing import Standing, error_of
+from dcompute.standing import Standing, error_of, outcome_of
 from dcompute.summary import Summary
 
 log = logging.getLogger("dcompute.driver")
@@ -169,8 +169,10 @@ class Driver(threading.Thread):
                 self._writer, assignment.spec, assignment.workload.retry_policy(), self._patience
             )
             self._work()
-        finally:
-            self._close()
+        except BaseException as error:
+            self._close(outcome_of(error))
+            raise
+        self._close("")
 
     def _work(self) -> None:
         """Do what is left to do."""
@@ -265,14 +267,14 @@ class Driver(threading.Thread):
         self._standing.state = "running"
         self._refuse_cancelled()
 
-    def _close(self) -> None:
+    def _close(self, outcome: str) -> None:
         """Settle the epoch where nothing is in flight; else a successor looks for what is still written."""
         try:
             if self._clean:
-                self._writer.close()
+                self._writer.close(outcome)
                 compact_after_run(self.assignment.store, self._writer.state)
             else:
-                self._writer.abandon()
+                self._writer.abandon(outcome)
         except StoreError as error:
             log.warning("the dataset could not be closed: %s", error, extra={"action": "close_failed"})
 

@@ -33,7 +33,7 @@ def await_at_exit(driver: Driver) -> None:
     register = getattr(threading, "_register_atexit", None)
     if register is not None:
         with contextlib.suppress(RuntimeError):
-            register(functools.partial(_end, driver.run_id, weakref.ref(driver)))
+            register(functools.partial(_end, os.getpid(), driver.run_id, weakref.ref(driver)))
 
 
 def failed(run: str, text: str) -> None:
@@ -71,7 +71,9 @@ def leave(code: int) -> None:
         _leave(lambda: os._exit(code))
 
 
-def _end(run: str, found: weakref.ReferenceType[Driver]) -> None:
+def _end(process: int, run: str, found: weakref.ReferenceType[Driver]) -> None:
+    if os.getpid() != process:
+        return  # forked from it, without the threads that carry the run out
     driver = found()
     if driver is not None and not driver.ended.is_set():
         _await(driver)
@@ -87,14 +89,26 @@ def _await(driver: Driver) -> None:
     if driver.run_id in _left:
         _leave(_end_as_interrupted)
     try:
-        # a join that was interrupted takes its thread for ended: this waits for the event
-        driver.ended.wait()
+        _wait(driver)
     except KeyboardInterrupt:
         try:
             interrupt(driver)
         except KeyboardInterrupt:
             _leave(_end_as_interrupted)
         atexit.register(_end_as_interrupted)
+
+
+def _wait(driver: Driver) -> None:
+    if _was_interrupted():
+        raise KeyboardInterrupt
+    # a join that was interrupted takes its thread for ended: this waits for the event
+    driver.ended.wait()
+
+
+def _was_interrupted() -> bool:
+    """Whether Ctrl-C ended the script; at a prompt and in a notebook it ended some line, maybe long ago."""
+    prompt = hasattr(sys, "ps1") or "IPython" in sys.modules
+    return not prompt and getattr(sys, "last_type", None) is KeyboardInterrupt
 
 
 def _leave(end: Callable[[], None]) -> None:

@@ -19,6 +19,9 @@ A name that begins with ``$`` is written with another ``$`` before it.
 Half characters (lone surrogates, from file names that are no text) are written as ``\\udc80``, because no table can hold them. Text and
 paths that have some are of the kinds ``str_escaped`` and ``path_escaped`` then, with every backslash doubled, so that the text ``\\udc80``
 has another key; in JSON a backslash is doubled anyway.
+
+Fingerprints tell apart what keys write alike: ``{"a": (1, 2)}`` and ``{"a": [1, 2]}``, or named tuples with other names. In both a NumPy
+scalar is what it equals in Python, an enumerated text is a text, and the order of names is no difference.
 """
 
 from __future__ import annotations
@@ -46,6 +49,7 @@ from dcompute.records import ItemKey
 
 #: Kinds of key that mappings and tuples have.
 MAPPING, TUPLE = "dict", "tuple"
+_CONTAINERS = (MAPPING, TUPLE)
 #: After the kind of a text or a path with half characters.
 ESCAPED = "_escaped"
 
@@ -124,7 +128,7 @@ def uncomparable(value: Any) -> str:
 
 
 def digest_of(key: ItemKey) -> str:
-    """The fingerprint of every value that has this key by itself."""
+    """The fingerprint of a value that has this key by itself and holds no tuple or list."""
     return blake2b(f"{key.kind}:{key.text}".encode(), digest_size=_FINGERPRINT_BYTES).hexdigest()
 
 
@@ -174,7 +178,13 @@ def derive_many(values: Sequence[Any]) -> tuple[list[ItemKey], list[str]]:
 
 def _one_by_one(values: Sequence[Any]) -> tuple[list[ItemKey], list[str]]:
     keys = [derive(value) for value in values]
-    return keys, [digest_of(key) for key in keys]
+    return keys, [_print_of(value, key) for value, key in zip(values, keys, strict=True)]
+
+
+def _print_of(value: Any, key: ItemKey) -> str:
+    """The fingerprint of a value whose key is known: most hold nothing that a key leaves open."""
+    is_open = key.kind in _CONTAINERS and (key.text.find("[", 1) > 0 or (type(value) not in (dict, tuple) and _names(value)))
+    return fingerprint(value) if is_open else digest_of(key)
 
 
 def _key(value: Any, *, strict: bool) -> ItemKey | None:
@@ -191,11 +201,11 @@ def _key(value: Any, *, strict: bool) -> ItemKey | None:
 
 def _json(value: Any, *, strict: bool, plain: bool = False) -> str:
     if not plain and not _is_plain(value):
-        value = _tagged(value, strict=strict)
+        value = _outermost(value, strict=strict)
     try:
         return _speakable(_encode(value))
     except ValueError:  # integers of thousands of digits
-        return _speakable(_encode(_tagged(value, strict=strict)))
+        return _speakable(_encode(_outermost(value, strict=strict)))
 
 
 def _is_plain(value: Any) -> bool:
@@ -333,10 +343,31 @@ def _tagged(value: Any, *, strict: bool) -> Any:
     if isinstance(value, Mapping):
         return _tagged_mapping(value, strict=strict)
     if isinstance(value, (tuple, list)):
-        return [_tagged(member, strict=strict) for member in value]
+        return _tagged_sequence(value, strict=strict)
     if strict:
         raise _NoText(value)
     return _tagged_rarer(value)
+
+
+def _outermost(value: Any, *, strict: bool) -> Any:
+    """The value with all that it holds; that it is a tuple is said by its kind of key."""
+    if isinstance(value, tuple) and not _names(value):
+        return [_tagged(member, strict=strict) for member in value]
+    return _tagged(value, strict=strict)
+
+
+def _tagged_sequence(value: Sequence[Any], *, strict: bool) -> Any:
+    members = [_tagged(member, strict=strict) for member in value]
+    if strict or isinstance(value, list):
+        return members
+    names = _names(value)
+    return {"$tuple": members, "$names": names} if names else {"$tuple": members}
+
+
+def _names(value: Any) -> list[str]:
+    """The names of a named tuple's members."""
+    names = getattr(value, "_fields", ()) if isinstance(value, tuple) else ()
+    return list(map(str, names)) if isinstance(names, tuple) else []
 
 
 def _tagged_scalar(scalar: ItemKey) -> Any:
@@ -368,11 +399,12 @@ def _escaped(name: str) -> str:
 def _tagged_rarer(value: Any) -> Any:
     kind = type(value)
     if isinstance(value, (bytes, bytearray, memoryview)):
-        return {"$bytes": blake2b(value, digest_size=_FINGERPRINT_BYTES).hexdigest()}
+        name = "$bytearray" if isinstance(value, bytearray) else "$bytes"
+        return {name: blake2b(value, digest_size=_FINGERPRINT_BYTES).hexdigest()}
     if isinstance(value, enum.Enum):
         return {"$enum": [_name(kind), value.name]}
     if isinstance(value, AbstractSet):
-        return {"$set": _sorted_tags(value)}
+        return {"$frozenset" if isinstance(value, frozenset) else "$set": _sorted_tags(value)}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
         return {"$record": [_name(kind), _tagged(fields, strict=False)]}

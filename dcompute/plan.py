@@ -168,7 +168,7 @@ class Tally:
     failed: dict[str, int] = field(default_factory=dict)  #: skipped: final failures, by kind
     doubled: int = 0  #: skipped: the key and value of an earlier input
     kept_changed: int = 0  #: of the succeeded ones: made by another form of the function
-    kept: dict[str, int] = field(default_factory=dict)  #: of the skipped ones: changed, and ``on_change="keep"``; by what changed
+    kept: dict[str, int] = field(default_factory=dict)  #: of the succeeded ones: changed, and ``on_change="keep"``; by what changed
 
     @property
     def todo(self) -> int:
@@ -328,6 +328,8 @@ class Plan:
             return item._replace(replaces=True)
         if succeeded:
             self.tally.succeeded += 1
+            if changed:
+                _count(self.tally.kept, changed)
             self.tally.kept_changed += not changed and self._is_other_code(stored)
             return None
         kind = stored.kind or ""
@@ -343,10 +345,7 @@ class Plan:
                 f'the {changed} of item {item.key.text!r} changed since it was finished, and on_change="error". '
                 'Do it again with on_change="rerun", or leave finished items as they are with on_change="keep"'
             )
-        if self._policy.on_change == "keep":
-            _count(self.tally.kept, changed)
-            return False
-        return True
+        return self._policy.on_change != "keep"
 
     def _is_retried(self, stored: Stored, kind: str) -> bool:
         if self._policy.again is None:

@@ -48,6 +48,7 @@ class Snapshot:
     seconds_left: float | None = None  #: None where it cannot be told
     item: str = ""  #: what an item at work says of itself, with its key
     before: int = 0  #: items that had a final outcome already, in a run that found nothing to do
+    before_failed: int = 0  #: those of them that failed
     note: str = ""  #: what the run is waiting for, if anything
     state: str = "running"  #: one word
 
@@ -226,7 +227,8 @@ class LogProgress:
 
 def _line(snapshot: Snapshot) -> str:
     if snapshot.state == "finished" and not snapshot.ended:
-        return f"up to date: {counted(snapshot.before, 'item')}" if snapshot.before else "finished: there were no inputs"
+        failed = f", of which {snapshot.before_failed:,} failed" if snapshot.before_failed else ""
+        return f"up to date: {counted(snapshot.before, 'item')}{failed}" if snapshot.before else "finished: there were no inputs"
     state = "" if snapshot.state == "running" else f"{snapshot.state}: "
     return f"{state}{figures(snapshot)}"
 

@@ -117,8 +117,11 @@ def _input(key: ItemKey, recorded: str | None) -> Any:
     from dcompute.keys import ESCAPED, fingerprint
 
     value = value_of(key)
-    if not recorded or fingerprint(value) == recorded:
+    if not recorded:
         return value
+    for found in (value, _with_tuples(value)):  # a key writes tuples and lists alike
+        if fingerprint(found) == recorded:
+            return found
     if key.kind.removesuffix(ESCAPED) in ("str", "path"):
         stamp = _stamp_of_file(os.fspath(value))
         if stamp == recorded:
@@ -131,6 +134,12 @@ def _input(key: ItemKey, recorded: str | None) -> Any:
         f"the key {key.text!r} ({key.kind}) does not hold the input of its item, which got its key from an index, from key= or from a file "
         "that cannot be seen here: pass the input as value="
     )
+
+
+def _with_tuples(value: Any) -> Any:
+    if isinstance(value, (tuple, list)):
+        return tuple(map(_with_tuples, value))
+    return {name: _with_tuples(member) for name, member in value.items()} if isinstance(value, dict) else value
 
 
 def _stamp_of_file(path: str) -> str | None:

@@ -35,12 +35,12 @@ def _check_number(name: str, value: Any, least: int, unit: str) -> None:
 class Rule:
     """How often one sort of failure is tried again, when and how.
 
-    The wait before attempt ``n + 1`` is ``delay * factor ** (n - 1)``, at most ``longest``; with ``jitter`` a random time between
-    nothing and that, so that items which failed together do not come back together.
+    The wait after failure ``n`` that this rule decides is ``delay * factor ** (n - 1)``, at most ``longest``; with ``jitter`` a random time
+    between nothing and that, so that items which failed together do not come back together.
     """
 
     retries: int | None = 0  #: more attempts; None: while the memory can still be raised
-    delay: float = 0.0  #: seconds before the second attempt
+    delay: float = 0.0  #: seconds after the first failure
     factor: float = 1.0  #: by which each later wait is longer
     longest: float = 300.0  #: seconds
     jitter: bool = True
@@ -66,7 +66,7 @@ class Rule:
         Parameters
         ----------
         attempt
-            Number of the attempt that failed, from 1.
+            Number of the attempt that failed among those that this rule decides, from 1.
         rng
             Source of the jitter.
         """
@@ -106,6 +106,8 @@ class Retry:
 
     ``Retry()`` is the table that holds when a workload says nothing. Each number or rule changes it for one sort of failure; the first of
     these that knows a failure decides: predicate, exit code, signal, exception (its own type before its bases), kind, ``retries``, table.
+    Each has a budget of its own: it counts the failures of an item that it decided, and those only. So after a connection that broke a
+    crash is still executed once more, and an item has at most as many attempts as all the budgets that its failures ask for.
 
     Parameters
     ----------
@@ -170,20 +172,24 @@ class Retry:
         failure
             Why its attempt failed.
         attempt
-            Number of that attempt among those billed to the item, from 1.
+            Number of that attempt among those with the same :meth:`budget`, from 1.
         rng
             Source of the jitter.
         """
         if failure.kind not in OWN_KINDS:
             return FINAL
         wanted, problem = self._ask(failure)
-        rule = self._rule(failure)
+        rule = self._rule(failure)[1]
         if wanted is True and rule.retries == 0:
             rule = _with_budget(rule)
         if wanted is False or (rule.retries is not None and attempt > rule.retries):
             return replace(FINAL, problem=problem) if problem else FINAL
         only_larger = rule.retries is None
         return Decision(True, rule.wait(attempt, rng), rule.memory, rule.alone, only_larger, problem)
+
+    def budget(self, failure: Failure) -> str:
+        """What a failure of the item itself is counted with: the same text for all that one rule decides."""
+        return self._rule(failure)[0]
 
     @property
     def is_by_kind(self) -> bool:
@@ -207,26 +213,31 @@ class Retry:
             return None, f"the retry predicate raised {type(error).__name__}: {error}"
         return (None if answer is None else bool(answer)), ""
 
-    def _rule(self, failure: Failure) -> Rule:
+    def _rule(self, failure: Failure) -> tuple[str, Rule]:
+        """The rule that decides, and its budget."""
         basis = TABLE[failure.kind]
-        found = self._named(failure)
+        budget, found = self._named(failure) or self._general(failure.kind)
         if found is None:
-            found = self._kinds.get(failure.kind, self._retries)
-        if found is None:
-            return basis
-        return found if isinstance(found, Rule) else _with_retries(basis, found)
+            return budget, basis
+        return budget, found if isinstance(found, Rule) else _with_retries(basis, found)
 
-    def _named(self, failure: Failure) -> int | Rule | None:
+    def _general(self, kind: str) -> tuple[str, int | Rule | None]:
+        if kind in self._kinds or self._retries is None:
+            return kind, self._kinds.get(kind)
+        return "retries", self._retries
+
+    def _named(self, failure: Failure) -> tuple[str, int | Rule] | None:
+        # Budgets are kept with each item that waits: equal texts are one object.
         if failure.exit_code is not None and failure.exit_code in self._exit_codes:
-            return self._exit_codes[failure.exit_code]
+            return sys.intern(f"exit code {failure.exit_code}"), self._exit_codes[failure.exit_code]
         if failure.signal is not None and failure.signal in self._signals:
-            return self._signals[failure.signal]
+            return sys.intern(f"signal {failure.signal}"), self._signals[failure.signal]
         if self._exceptions:
             for name in (failure.error, *failure.bases):
                 whole = name if "." in name else f"builtins.{name}"
                 for known in (whole, name, name.rpartition(".")[2]):
                     if known in self._exceptions:
-                        return self._exceptions[known]
+                        return sys.intern(f"exception {known}"), self._exceptions[known]
         return None
 
 

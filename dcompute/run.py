@@ -213,14 +213,19 @@ class Run:
     def as_completed(self) -> Iterator[Outcome]:
         """The outcome of each item of this run, as it is committed; ends with the run.
 
-        They are read from the dataset by the caller's own thread, so that a slow consumer holds nothing up.
+        They are read from the dataset by the caller's own thread, so that a slow consumer holds nothing up. Ctrl-C does what it does
+        in :meth:`wait`.
 
         Raises
         ------
         DcomputeError
             What ended the run before its work was done.
         """
-        yield from self._driver.outcomes()
+        try:
+            yield from self._driver.outcomes()
+        except KeyboardInterrupt:
+            self._interrupted()
+            raise
         self._driver.raise_error()
 
     def __enter__(self) -> Run:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from dcompute.errors import ClusterError, DcomputeError, InitializerError, ItemError, RunCancelled, TooManyFailures
+from dcompute.plan import Tally
 from dcompute.progress import Snapshot
 from dcompute.summary import Summary
 
@@ -67,8 +68,9 @@ class Standing:
         """Where the run is at this moment."""
         counts = self._counts()
         if counts is None:
-            planned = self.plan.tally if self.plan is not None else None
-            return Snapshot(state=self.state, note=self._note, before=planned.met - planned.todo - planned.doubled if planned else 0)
+            planned = self.plan.tally if self.plan is not None else Tally()
+            failed = sum(planned.failed.values())
+            return Snapshot(state=self.state, note=self._note, before=planned.succeeded + failed, before_failed=failed)
         done = counts.succeeded + (self._flights.finished_items if self._flights is not None else 0)
         total = None if counts.remaining is None and not counts.exhausted else counts.offered + (counts.remaining or 0)
         rate = self._rate(done + counts.failed)
@@ -136,6 +138,11 @@ class Standing:
             self._ended_at.popleft()
         since, before = self._ended_at[0]
         return (ended - before) / (now - since) if now > since else 0.0
+
+
+def outcome_of(error: BaseException) -> Literal["cancelled", "failed"]:
+    """How a run ended that this error ended."""
+    return "cancelled" if isinstance(error, RunCancelled) else "failed"
 
 
 def error_of(end: End, *, again: str) -> DcomputeError | None:

@@ -111,6 +111,7 @@ def pack(workload: Workload, params: Mapping[str, Any], *, keywords: bool = Fals
     """
     if not all(isinstance(name, str) for name in params):
         raise WorkloadError(f"params has the name {next(name for name in params if not isinstance(name, str))!r}: names are text")
+    _let_main_travel()
     setup_params, call_params = workload.split_params(params)
     if not keywords:
         workload.check_call(params)
@@ -177,6 +178,15 @@ def params_digest(params: Mapping[str, Any]) -> str:
             )
     texts = [f"{name}={stable_text(params[name])}" for name in sorted(params)]
     return blake2b("\n".join(texts).encode(), digest_size=_DIGEST_BYTES).hexdigest()
+
+
+def _let_main_travel() -> None:
+    """What multiprocessing calls the script in a process that it spawned is the script: no other process can import it."""
+    main = sys.modules.get("__mp_main__")
+    if main is not None and main.__name__ == "__mp_main__":
+        import cloudpickle
+
+        cloudpickle.register_pickle_by_value(main)
 
 
 def _resolved(found: Any) -> Any:

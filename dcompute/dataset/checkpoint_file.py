@@ -119,6 +119,7 @@ def _about(state: State) -> dict[str, Any]:
         "succeeded": state.tally.succeeded if state.tally is not None and state.tally.number == state.number else None,
         "settled": _ranges(state.settled),
         "closed": _ranges(state.closed),
+        "outcome": state.outcome,
     }
 
 
@@ -129,7 +130,7 @@ def _state(about: Mapping[str, Any], tables: Mapping[str, pa.Table]) -> State:
     state.hidden_at, state.vacuumed = about["hidden_at"], about["vacuumed"]
     state.opened = {driver.epoch: driver for driver in (Open(**row) for row in tables["driver"].to_pylist())}
     state.driver = state.opened.get(state.epoch)
-    state.run_info = _run_info(about["run"])
+    state.run_info, state.outcome = _run_info(about["run"]), about.get("outcome", "")
     state.settled, state.closed = _numbers(about["settled"]), _numbers(about["closed"])
     state.batches = Batches(tables["batch"])
     state.positions = {"results": Positions(tables["hide"]), "all": Positions(tables["hide_all"])}

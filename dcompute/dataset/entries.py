@@ -129,6 +129,7 @@ class Close:
 
     do: ClassVar[str] = "close"
     epoch: int
+    outcome: str = ""  #: how its run ended before its work was done: cancelled or failed; "" where it was done
 
 
 Action = Open | RunInfo | Add | Hide | Replace | Vacuum | SetSchema | Sent | Adopted | Close

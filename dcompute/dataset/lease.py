@@ -92,7 +92,7 @@ class Heartbeat:
         self._beats = 0
         self._due = float("-inf")
 
-    def beat(self, state: str, counts: dict[str, Any], *, now: bool = False) -> bool:
+    def beat(self, state: str, counts: dict[str, Any], *, now: bool = False, outcome: str = "") -> bool:
         """Write the heartbeat where it is due; a storage that fails is no error here.
 
         Parameters
@@ -103,6 +103,8 @@ class Heartbeat:
             What it has done so far; JSON.
         now
             Whether due or not.
+        outcome
+            How the run ended before its work was done: ``cancelled`` or ``failed``.
         """
         with self._lock:
             if not now and self._clock.monotonic() < self._due:
@@ -110,7 +112,7 @@ class Heartbeat:
             self._due = self._clock.monotonic() + BEAT_EVERY - SLACK
             self._beats += 1
             who = {"host": self._process.host, "pid": self._process.pid}
-            what = {**who, "state": state, "beat": self._beats, "time": self._clock.time(), "counts": counts}
+            what = {**who, "state": state, "outcome": outcome, "beat": self._beats, "time": self._clock.time(), "counts": counts}
             try:
                 self._confirm()
                 self._store.write(self._name, json.dumps(what).encode())
@@ -149,7 +151,7 @@ class Pulse:
 
 
 def read_heartbeat(store: Store, run: str) -> dict[str, Any] | None:
-    """The last heartbeat of a run (host, pid, state, beat, time, counts), or None where there is none that can be read."""
+    """The last heartbeat of a run (host, pid, state, outcome, beat, time, counts), or None where there is none that can be read."""
     data = store.read_or_none(heartbeat_name(run))
     try:
         heartbeat = json.loads(data or b"null")

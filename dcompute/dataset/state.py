@@ -37,6 +37,7 @@ class State:
         self.run_info: RunInfo | None = None  #: of the last run that gave one
         self.opened: dict[int, Open] = {}  #: all drivers there were, by epoch
         self.settled: set[int] = set()  #: epochs of which nothing more will be added
+        self.outcome = ""  #: how the last driver's run ended, as its close says it
         self.closed: set[int] = set()  #: those of them that their own drivers closed
         self.schema: str | None = None  #: of the results; None while there are none
         self.batches = Batches()  #: in the order in which they were added
@@ -146,6 +147,7 @@ class State:
                 self._open(action)
             case Close():
                 self.closed.add(action.epoch)
+                self.outcome = action.outcome
                 self._settle((action.epoch,))
             case Adopted():
                 self._settle(action.epochs)
@@ -164,7 +166,7 @@ class State:
     def _open(self, action: Open) -> None:
         if action.epoch != self.epoch + 1:
             raise DatasetCorruptError(f"epoch {action.epoch} of the log cannot follow epoch {self.epoch}")
-        self.epoch, self.driver, self.workload = action.epoch, action, action.workload
+        self.epoch, self.driver, self.workload, self.outcome = action.epoch, action, action.workload, ""
         self.opened[action.epoch] = action
 
     def _settle(self, epochs: Iterable[int]) -> None:

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 #: A heartbeat from elsewhere as old as this (seconds, by two clocks) says that its driver is gone; for people, no decision rests on it.
 STALE_SECONDS = 60.0
 
+DriverState = Literal["idle", "running", "cancelled", "failed", "interrupted"]
+_OUTCOMES: tuple[Literal["cancelled", "failed"], ...] = ("cancelled", "failed")
+
 At = int | str | datetime | None
 
 
@@ -43,7 +46,7 @@ class Status:
 
     url: str
     workload: str | None  #: name; None where no run has begun
-    state: Literal["idle", "running", "interrupted"]  #: interrupted: its last driver is gone and did not close
+    state: DriverState  #: of its last run, idle: it is done; interrupted: its driver is gone and did not say how it ended
     run: str | None  #: id of the last run
     driver_host: str | None  #: of the last run, while it is not closed
     driver_pid: int | None
@@ -380,20 +383,24 @@ def _attempts(store: Store, state: State, added: int) -> int:
     return reading.attempts_arrow(store, state, ["item_key"]).num_rows if state.hides_all else added
 
 
-def driver_state(store: Store, state: State) -> Literal["idle", "running", "interrupted"]:
-    """What the last driver does, as far as can be seen from here."""
+def driver_state(store: Store, state: State) -> DriverState:
+    """What the last driver does, or how its run ended, as far as can be seen from here."""
     if not state.is_open or state.driver is None:
-        return "idle"
+        return _outcome(state.outcome) or "idle"
     alive, beat = Process.of(state.driver).is_alive(), read_heartbeat(store, state.driver.run) or {}
     if beat.get("state") in ("ended", "taken over"):
-        return "interrupted"  # its process may live on: a notebook
+        return _outcome(beat.get("outcome")) or "interrupted"  # its process may live on: a notebook
     if alive is None:
         alive = abs(time.time() - float(beat.get("time", state.driver.at))) < STALE_SECONDS
     return "running" if alive else "interrupted"
 
 
-def _state_then(state: State) -> Literal["idle", "running"]:
-    return "running" if state.is_open else "idle"
+def _state_then(state: State) -> DriverState:
+    return "running" if state.is_open else _outcome(state.outcome) or "idle"
+
+
+def _outcome(said: object) -> Literal["cancelled", "failed"] | None:
+    return next((known for known in _OUTCOMES if known == said), None)
 
 
 def _failed_by_kind(store: Store, state: State) -> dict[str, int]:

@@ -299,18 +299,24 @@ class Writer:
             this = weakref.ref(self)
             self._pulse = Pulse(lambda: _beat(this))
 
-    def close(self) -> None:
-        """Settle the epoch: nothing is in flight, and nothing more will be committed."""
+    def close(self, outcome: str = "") -> None:
+        """Settle the epoch: nothing is in flight, and nothing more will be committed.
+
+        Parameters
+        ----------
+        outcome
+            How the run ended before its work was done: ``cancelled`` or ``failed``.
+        """
         if self._ended is None:
-            self._commit((Close(epoch=self.epoch),))
+            self._commit((Close(epoch=self.epoch, outcome=outcome),))
             self._checkpoints.close(self.state)
             self._note_end()
-            self._end("closed")
+            self._end("closed", outcome)
 
-    def abandon(self) -> None:
-        """End without settling the epoch: a successor looks for what is still written."""
+    def abandon(self, outcome: str = "") -> None:
+        """End without settling the epoch: a successor looks for what is still written; for ``outcome`` see :meth:`close`."""
         if self._ended is None:
-            self._end("ended")
+            self._end("ended", outcome)
 
     def _commit(self, actions: tuple[Action, ...]) -> int:
         if self._pending is not None:
@@ -386,13 +392,13 @@ class Writer:
         with contextlib.suppress(StoreError):
             self._log.note_end(self.state.number)
 
-    def _end(self, how: str) -> None:
+    def _end(self, how: str, outcome: str = "") -> None:
         self._ended = how
         self._live.pop(self.run, None)
         if self._pulse is not None:
             self._pulse.stop()
         with contextlib.suppress(DatasetCorruptError):
-            self._heartbeat.beat(how, self._counts, now=True)
+            self._heartbeat.beat(how, self._counts, now=True, outcome=outcome)
 
 
 def _beat(writer: Callable[[], Writer | None]) -> bool:

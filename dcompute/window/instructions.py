@@ -15,7 +15,7 @@ class Try:
     attempt: int  #: number of the attempt, from 1
     request: Request  #: its class; memory may have been raised
     losses: int = 0  #: attempts lost with a worker; never billed to the item
-    billed: int = 0  #: failures of its own so far; what the retry policy counts
+    billed: tuple[str, ...] = ()  #: failures of its own so far, each by the budget of the retry policy that it is counted with
     alone: bool = False  #: one item in a fresh child, with nothing else of ours on the worker
     shared: bool = False  #: it was also sent under an earlier batch, whose mark may come late
 

@@ -107,7 +107,7 @@ class Settler:
             return FINAL, tried.request
         if failure.kind not in OWN_KINDS:
             return (FINAL if tried.losses + 1 >= LOSSES and tried.alone else Decision(True)), tried.request
-        decision = core.retry.decide(failure, tried.billed + 1, core.rng)
+        decision = core.retry.decide(failure, tried.billed.count(core.retry.budget(failure)) + 1, core.rng)
         if decision.problem:
             core.notice(("predicate", f"{decision.problem}; it is left out of account."), once=True)
         if not decision.again or decision.memory <= 1:
@@ -128,7 +128,8 @@ class Settler:
         own = failure.kind in OWN_KINDS
         losses = tried.losses if own else _more(tried, 1)
         alone = decision.alone or losses >= LOSSES - 1
-        new = Try(tried.item, tried.attempt + 1, request, losses, tried.billed + own, alone, tried.shared)
+        billed = (*tried.billed, core.retry.budget(failure)) if own else tried.billed
+        new = Try(tried.item, tried.attempt + 1, request, losses, billed, alone, tried.shared)
         self._class(request, tried.request)
         if decision.delay > 0:
             core.queues.later.add(core.now + decision.delay, new)

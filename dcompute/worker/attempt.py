@@ -13,7 +13,7 @@ import socket
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from dcompute.packed import opened
 from dcompute.records import Kind
@@ -23,6 +23,9 @@ from dcompute.worker.values import SEQUENCES, is_named_tuple, module, type_name
 #: Characters kept of a message and of a traceback.
 LONGEST_MESSAGE, LONGEST_TRACEBACK = 4 << 10, 16 << 10
 _MOST_BASES, _MOST_FRAMES = 32, 50
+
+# as the interpreter sees them: what a metaclass says of its classes may be anything, an exception too
+_MRO, _MODULE, _QUALNAME = (type.__dict__[name] for name in ("__mro__", "__module__", "__qualname__"))
 
 _TRANSIENT_NUMBERS = frozenset(
     getattr(errno, name)
@@ -107,18 +110,23 @@ def describe(error: BaseException) -> dict[str, Any]:
     return {
         "kind": classify(error).value,
         "error": qualified_name(kind),
-        "bases": [qualified_name(base) for base in kind.__mro__[1:-1]][:_MOST_BASES],
+        "bases": [qualified_name(base) for base in _bases(kind)[1:-1]][:_MOST_BASES],
         "message": bounded(_text(error), LONGEST_MESSAGE),
         "traceback": bounded(_traceback(error), LONGEST_TRACEBACK),
     }
 
 
+def _bases(kind: type) -> tuple[type, ...]:
+    return cast("tuple[type, ...]", _MRO.__get__(kind))
+
+
 def qualified_name(kind: type) -> str:
     """``module.Name`` of a class, the bare name of a builtin."""
-    # the class's own dict may lie: a metaclass can make these any object
-    module, name = type.__getattribute__(kind, "__module__"), type.__getattribute__(kind, "__qualname__")
-    name = str.__str__(name) if isinstance(name, str) else "?"
-    return name if module == "builtins" or not isinstance(module, str) else f"{str.__str__(module)}.{name}"
+    # the class's own dict may lie, too
+    module, name = _MODULE.__get__(kind), _QUALNAME.__get__(kind)
+    name = str.__str__(name) if issubclass(type(name), str) else "?"
+    module = str.__str__(module) if issubclass(type(module), str) else "builtins"
+    return name if module == "builtins" else f"{module}.{name}"
 
 
 def classify(error: BaseException) -> Kind:
@@ -138,7 +146,7 @@ def _is_transient(error: BaseException) -> bool:
     kind = type(error)
     if not issubclass(kind, Exception):
         return False
-    if any(qualified_name(base) in _TRANSIENT_NAMES for base in kind.__mro__):
+    if any(qualified_name(base) in _TRANSIENT_NAMES for base in _bases(kind)):
         return True
     number = _attribute(error, "errno") if issubclass(kind, OSError) else None
     if type(number) is int and number in _TRANSIENT_NUMBERS:

@@ -61,7 +61,7 @@ class Stuck:
             run.wait(progress="quiet")
         assert time.monotonic() - began < SOON
         assert not [pid for pid in children.values() if psutil.pid_exists(pid)]
-        assert run.summary().state == "cancelled"
+        assert run.summary().state == run.dataset.status().state == "cancelled"
         # what was finished beside the hanging ones is there
         done = set(dc.open(self.dataset).results().compute()["value"])
         assert {x for x in self.begun() if x % 3 != 2} == done
@@ -164,14 +164,15 @@ def test_cancel_ends_a_run_that_waits_for_busy_workers(tmp_path: Path, cancel: C
 
 
 def test_errors_raise_stops_a_run_at_the_first_final_failure(stuck: Stuck) -> None:
-    """Items that hang are killed, and run again by themselves; what was finished is kept."""
+    """An item that hangs is killed, and runs again by itself; what was finished is kept."""
 
     def work(x: int) -> int:
         import time
 
         if x == 5:
             raise ValueError("five")
-        time.sleep(60 if x > 5 else 0)
+        # one thread hangs: Dask may begin what came later before the item that fails, and the other thread is left for that
+        time.sleep(60 if x == 6 else 0)
         return x
 
     began = time.monotonic()
@@ -181,7 +182,7 @@ def test_errors_raise_stops_a_run_at_the_first_final_failure(stuck: Stuck) -> No
     assert time.monotonic() - began < SOON + 10
     assert (caught.value.key, caught.value.kind) == ("5", "permanent")
     assert "ValueError: five" in caught.value.traceback
-    assert sorted(run.results().compute()["value"]) == [0, 1, 2, 3, 4]
+    assert set(run.results().compute()["value"]) - {7} == {0, 1, 2, 3, 4}
     assert list(run.failures().compute()["item_key"]) == ["5"]
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import logging
 import os
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +19,7 @@ from distributed.deploy.spec import SpecCluster
 from distributed.diagnostics.plugin import SchedulerPlugin
 
 import dcompute as dc
+from dcompute.cluster import connect
 from dcompute.errors import ClusterError, ItemError, UsageError
 from tests.processes import below, until
 
@@ -53,6 +57,25 @@ def table(url: object) -> dict[str, Any]:
 
 def workers_of(run: dc.Run) -> set[str]:
     return set(run.attempts().compute()["worker"])
+
+
+def test_local_clusters_at_once_are_silent_until_the_last_has_ended() -> None:
+    """What distributed says while one closes is printed in no run, whichever began first; then its logs are as they were."""
+    printed = io.StringIO()
+    handler = logging.StreamHandler(printed)
+    log = logging.getLogger("distributed")
+    log.addHandler(handler)
+    level = log.level
+    log.setLevel(logging.INFO)
+    try:
+        first, second = connect(None, workers=1), connect(None, workers=1)
+        first.close()
+        second.close()
+        assert printed.getvalue() == ""
+        assert handler.level == logging.NOTSET
+    finally:
+        log.setLevel(level)
+        log.removeHandler(handler)
 
 
 # -- whose cluster -------------------------------------------------------------------------------------------------------------
@@ -224,6 +247,46 @@ def test_a_script_that_ends_without_waiting_waits_as_executors_do(python: Callab
     done = python("script.py")
     assert (done.returncode, done.stderr) == (0, "")
     assert len(table(tmp_path / "here")) == 6
+
+
+def test_a_process_that_is_forked_in_mid_run_ends_when_it_is_done(python: Callable[..., Any], tmp_path: Path) -> None:
+    """It does not wait for a run that it has no thread of."""
+    fork = "import os, sys\nif os.fork() == 0:\n    sys.exit(0)\nassert os.wait()[1] == 0\nassert not run.wait(0, progress='quiet')\n"
+    script = SCRIPT.format(end=fork).replace("Pair(x).x * factor", "__import__('time').sleep(1) or x * factor")
+    (tmp_path / "script.py").write_text(script)
+    done = python("script.py")
+    assert done.returncode == 0, done.stderr
+    assert len(table(tmp_path / "here")) == 6
+
+
+SPAWNED = """
+import multiprocessing, os
+
+def job():
+{script}
+
+if __name__ == "__main__":
+    process = multiprocessing.get_context("spawn").Process(target=job)
+    process.start()
+    process.join()
+    raise SystemExit(process.exitcode)
+
+class Pair:
+    def __init__(self, x):
+        self.x = x
+
+def triple(x):
+    return Pair(x).x * 3
+"""
+
+
+def test_the_script_travels_by_value_from_a_process_that_it_spawned(python: Callable[..., Any], tmp_path: Path) -> None:
+    """There it has another name, under which no worker finds it."""
+    body = 'import dcompute as dc\nrun = dc.map(triple, range(6), "here")\nrun.wait(progress="quiet")'
+    (tmp_path / "script.py").write_text(SPAWNED.format(script=textwrap.indent(body, "    ")))
+    done = python("script.py")
+    assert done.returncode == 0, done.stderr
+    assert table(tmp_path / "here") == {str(x): 3 * x for x in range(6)}
 
 
 CELLS = (

@@ -92,6 +92,7 @@ def test_retry_failed_takes_kinds_true_or_never(misbehaving: Path) -> None:
     never = finished(MISBEHAVE, HOWS, misbehaving, retry_failed="never")
     assert executed(never) == set()
     assert sum(never.summary().skipped_failed.values()) == 6
+    assert (never.status().before, never.status().before_failed) == (7, 6)
     assert executed(finished(MISBEHAVE, HOWS, misbehaving, retry_failed="crash")) == {"crash", "recoverable", "transient"}
     before = len(never.attempts().compute())
     run = finished(MISBEHAVE, HOWS, misbehaving, retry_failed=True)

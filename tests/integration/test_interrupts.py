@@ -107,6 +107,21 @@ def test_ctrl_c_while_the_interpreter_waits_commits_what_is_done(tmp_path: Path)
     assert not open_dataset(Store.at(script.dataset))[1].is_open
 
 
+@pytest.mark.parametrize(("then", "last"), [("for _ in run.as_completed(): pass", "KeyboardInterrupt"), ("time.sleep(60)", "To go on")])
+def test_ctrl_c_elsewhere_in_a_script_ends_its_run_too(tmp_path: Path, then: str, last: str) -> None:
+    """Where outcomes are awaited as in wait(), before the traceback; anywhere else when the interpreter ends, which waits for no item."""
+    script = Script(tmp_path, then)
+    process = script.start()
+    script.hangs()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=15)
+    assert process.returncode in (-signal.SIGINT, 128 + signal.SIGINT)
+    assert "run the same line again: python index.py --fast" in err
+    assert last in err.splitlines()[-1]
+    assert set(script.values()) == {int(x) for x in script.trace.read_text().split() if int(x) % 4 != 3}
+    assert dc.open(script.dataset).status().state == "cancelled"
+
+
 def test_an_error_that_nobody_waited_for_is_told(tmp_path: Path) -> None:
     """A run that failed does not end in silence because its script did not wait."""
     script = Script(tmp_path, "")

@@ -33,6 +33,10 @@ def named(name: str, size: int) -> dict[str, Any]:
     return {"text": name * size}
 
 
+def typed(spans: Any) -> dict[str, Any]:
+    return {"types": [type(spans).__name__, type(spans[0]).__name__]}
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Datasets of a grid, of files and of a table with a named index."""
@@ -44,6 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         dc.map(simulated, dc.grid(alpha=[0.5, 2.0], member=[1, 2]), folder / "grid", params={"scale": 3}, seed=7),
         dc.map(lines, dc.files(f"{folder}/*.txt"), folder / "files"),
         dc.map(named, table, folder / "table"),
+        dc.map(typed, dc.grid(spans=[((1, 2),), [[3, 4]]]), folder / "spans"),
     ]
     for run in runs:
         assert run.wait(60, progress="quiet")
@@ -64,6 +69,13 @@ def test_an_item_of_a_grid_is_reproduced(folder: Path) -> None:
     assert dataset.reproduce(row["item_key"], simulated, params={"scale": 3}) == expected
     assert dataset.reproduce({"alpha": 2.0, "member": 2}, dc.workload(simulated), params={"scale": 3}) == expected
     assert dc.current().key is None
+
+
+@pytest.mark.parametrize("spans", [((1, 2),), [[3, 4]]], ids=["tuples", "lists"])
+def test_an_item_gets_tuples_again_where_it_had_them(folder: Path, spans: Any) -> None:
+    """Its key writes them as lists are written, and its fingerprint tells which they were."""
+    kind = type(spans).__name__
+    assert dc.open(folder / "spans").reproduce({"spans": spans}, typed) == {"types": [kind, kind]}
 
 
 def test_what_the_workload_raises_comes_out_as_it_is(folder: Path) -> None:

@@ -77,6 +77,7 @@ def test_errors_raise_stops_at_the_first_final_failure(tmp_path: Path) -> None:
     assert caught.value.key == "7"
     assert caught.value.attempt == 1
     assert "RuntimeError: no 7" in caught.value.traceback
+    assert run.status().state == dc.open(tmp_path / "d").status().state == "failed"
 
 
 def test_max_failures_ends_the_run(tmp_path: Path) -> None:
@@ -89,6 +90,7 @@ def test_max_failures_ends_the_run(tmp_path: Path) -> None:
     with pytest.raises(TooManyFailures):
         run.wait(progress="quiet")
     assert len(run.failures().compute()) > 3
+    assert run.status().state == dc.open(tmp_path / "d").status().state == "failed"
 
 
 def test_another_workload_on_the_dataset_is_refused_at_once(tmp_path: Path) -> None:

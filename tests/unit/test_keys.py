@@ -9,7 +9,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -56,6 +56,10 @@ TABLE: list[tuple[Any, str, str]] = [
 
 class Colour(enum.Enum):
     RED = 1
+
+
+class Letter(enum.StrEnum):
+    R = "r"
 
 
 class Shade(enum.StrEnum):
@@ -212,6 +216,64 @@ def test_many_of_one_type_are_as_one_by_one(values: list[Any]) -> None:
     assert derive_many(values) == ([derive(value) for value in values], [fingerprint(value) for value in values])
 
 
+class Range(NamedTuple):
+    start: int
+    stop: int
+
+
+class Backwards(NamedTuple):
+    stop: int
+    start: int
+
+
+kept = st.none() | st.booleans() | st.integers(0, 2) | st.sampled_from([0.0, 1.0, 2.0, "", "1", b"1", "$tuple"])
+held = st.recursive(
+    kept,
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.tuples(inner, inner)
+        | st.builds(Range, inner, inner)
+        | st.builds(Backwards, inner, inner)
+        | st.dictionaries(st.sampled_from(["a", "$tuple", "$names", 1]), inner, max_size=2)
+    ),
+    max_leaves=5,
+)
+
+
+@given(a=held, b=held)
+@example(a={"a": (1, 2)}, b={"a": [1, 2]})
+@example(a=((1,), 2), b=([1], 2))
+@example(a={1: (2,)}, b={1: [2]})
+@example(a=Range(1, 2), b=(1, 2))
+@example(a=Range(1, 2), b=Backwards(1, 2))
+@example(a={"a": (1,)}, b={"a": {"$tuple": [1]}})
+def test_a_fingerprint_tells_apart_what_a_workload_could(a: Any, b: Any) -> None:
+    """Tuples, lists and named tuples, however deep, although keys write them alike."""
+    assert (fingerprint(a) == fingerprint(b)) == (_shaped(a) == _shaped(b))
+
+
+def _shaped(value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return (getattr(value, "_fields", type(value).__name__), *map(_shaped, value))
+    return ("dict", frozenset((name, _shaped(member)) for name, member in value.items())) if isinstance(value, dict) else _typed(value)
+
+
+def test_a_fingerprint_tells_what_can_be_changed_from_what_cannot() -> None:
+    """Sets and bytes have two forms each; a NumPy scalar, an enumerated text and the order of names are no difference."""
+    for one, other in [({1}, frozenset({1})), (b"a", bytearray(b"a"))]:
+        assert fingerprint([one]) not in ("", fingerprint([other]))
+    alike = [([1, 0.5], [np.int64(1), np.float64(0.5)]), (["r"], [Letter.R]), ({"a": 1, "b": [2]}, {"b": [2], "a": 1})]
+    for one, other in alike:
+        assert fingerprint(one) == fingerprint(other) != ""
+
+
+@given(st.lists(members.filter(lambda value: value is not None) | st.builds(Range, scalars, scalars)))
+@example([{"a": [1]}, {"a": (1,)}, {"a": {"b": "["}}, Range(1, 2), {1: (2,)}])
+def test_fingerprints_come_with_the_keys(values: list[Any]) -> None:
+    """Together or alone, whatever the values hold."""
+    assert derive_many(values)[1] == [fingerprint(value) for value in values]
+
+
 def test_fingerprints_tell_what_has_no_key() -> None:
     """Arrays, sets, bytes, records and dataframes have fingerprints by content; an unknown object has none."""
     pairs = [
@@ -257,6 +319,9 @@ def test_digests_never_change() -> None:
     """They lie in datasets: another algorithm would redo everything."""
     assert digest_of(ItemKey("a", "str")) == fingerprint("a") == "66a7a87e3b3865cf8b5dd196a6c8d6b7"
     assert fingerprint(np.arange(3)) == "19448a7b3eb4f5709500eb9037e9edc0"
+    assert fingerprint((1, "a")) == "91f6e58a58ab9df5766d7b48fd638500"
+    assert fingerprint({"a": 1.5, "b": None}) == "5a3b9d88ff148614ecdef34a58c99370"
+    assert fingerprint([1, "a"]) == "7955a01e446c6603a4eb0a1a660bb8ef"
 
 
 def test_the_seed_of_an_item_is_that_which_workers_record() -> None:

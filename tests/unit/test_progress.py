@@ -162,6 +162,7 @@ class TestLog:
         [
             (Snapshot(state="finished", before=1), "up to date: 1 item"),
             (Snapshot(state="finished", before=1200), "up to date: 1,200 items"),
+            (Snapshot(state="finished", before=3, before_failed=1), "up to date: 3 items, of which 1 failed"),
             (Snapshot(state="finished"), "finished: there were no inputs"),
             (Snapshot(state="cancelled", before=5), "cancelled: 0 done"),
         ],

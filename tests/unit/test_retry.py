@@ -130,6 +130,53 @@ def test_a_predicate_that_raises_is_no_opinion() -> None:
     assert decision == Decision(again=False, problem="the retry predicate raised ZeroDivisionError: division by zero")
 
 
+def course(policy: Retry, *failures: Failure) -> list[bool]:
+    """Whether an item that fails so, one after another, is tried again after each; it ends with the first that is final."""
+    billed: list[str] = []
+    found: list[bool] = []
+    for what in failures:
+        budget = policy.budget(what)
+        found.append(policy.decide(what, billed.count(budget) + 1, random.Random(0)).again)
+        billed.append(budget)
+        if not found[-1]:
+            break
+    return found
+
+
+LOST, GONE, CRASH = failure(Kind.TRANSIENT), failure(Kind.RECOVERABLE), failure(Kind.CRASH)
+
+
+def test_failures_of_one_kind_leave_the_budgets_of_the_others_alone() -> None:
+    """A crash is executed once more whatever failed before it; each kind ends with its own number."""
+    assert course(Retry(), LOST, CRASH, CRASH) == [True, True, False]
+    assert course(Retry(), LOST, LOST, GONE, GONE, GONE) == [True, True, True, True, False]
+    assert course(Retry(), CRASH, LOST, LOST, LOST, LOST, LOST) == [True, True, True, True, True, False]
+    assert course(Retry(), LOST, failure(Kind.TIMEOUT)) == [True, False]
+
+
+def test_a_number_counts_failures_of_all_kinds_together() -> None:
+    """``retries=2`` is two more attempts, not two of each kind."""
+    assert course(Retry(2), LOST, CRASH, GONE) == [True, True, False]
+
+
+def test_each_rule_counts_what_it_decides() -> None:
+    """A class with all that is derived from it has one budget; a number beside rules counts what none of them knows."""
+    base, derived = failure(error="lab.Base"), failure(error="lab.Own", bases=("lab.Base",))
+    policy = Retry(1, exceptions={"lab.Base": 2}, exit_codes={75: 1}, signals={"SIGBUS": 1}, kinds={"timeout": 1})
+    assert course(policy, base, derived, base) == [True, True, False]
+    others = [failure(Kind.CRASH, exit_code=75), failure(Kind.CRASH, signal=int(signal.SIGBUS)), failure(Kind.TIMEOUT), LOST]
+    assert course(policy, base, derived, *others, CRASH) == [True] * 6 + [False]
+    for once in others[:3]:
+        assert course(policy, once, once) == [True, False]
+
+
+@given(st.lists(st.sampled_from([LOST, GONE, CRASH, failure(), failure(Kind.TIMEOUT), failure(error="Own")]), min_size=30, max_size=30))
+def test_no_item_goes_round_for_ever(failures: list[Failure]) -> None:
+    """It has at most as many attempts as the budgets together, whatever it fails of and however eager the predicate."""
+    assert len(course(Retry(), *failures)) <= 1 + 4 + 2 + 1
+    assert len(course(Retry(exceptions={"Own": 3}, predicate=lambda _: True), *failures)) <= 1 + 4 + 2 + 1 + 4 + 4 + 3
+
+
 def test_of_takes_all_that_a_workload_may_say() -> None:
     """None, a number or a policy."""
     policy = Retry(2)

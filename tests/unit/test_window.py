@@ -194,6 +194,20 @@ def test_waiting_for_the_next_attempt_costs_no_slot() -> None:
     assert said[-1] == End("done")
 
 
+def test_a_crash_is_executed_once_more_whatever_failed_before_it() -> None:
+    """A lost connection, a crash and a loss of the worker each have budgets of their own: only the second crash is final."""
+    run = Run(1, retry=Retry(kinds={"transient": Rule(retries=4, delay=1)}))
+    (send,) = only(run.first, Send)
+    run.tell(Ended(send.number, receipt(send, failed(Kind.TRANSIENT))))
+    (send,) = only(run.wake(), Send)
+    for attempt in (2, 3):
+        assert (send.tries[0].attempt, send.alone) == (attempt, attempt == 3)
+        said = run.tell(Ended(send.number, receipt(send, failed(Kind.CRASH))))
+        (send,) = only(said, Send) or (send,)
+    assert only(said, Settled)[0].final == (0,)
+    assert said[-1] == End("done")
+
+
 def test_a_memory_failure_doubles_up_to_the_largest_worker() -> None:
     """1, 2 and 4 GiB are tried where the largest worker has 4; then the failure is final."""
     run = Run(1)

@@ -79,6 +79,21 @@ def test_a_driver_elsewhere_is_judged_by_its_heartbeat(scene: Any) -> None:
     assert dataset.status().state == "running"
 
 
+def test_a_run_that_ended_early_is_called_as_it_ended(scene: Any) -> None:
+    """What its close says, or its last heartbeat where something is still in flight; the next driver makes a new start."""
+    scene.open().commit(Close(epoch=1, outcome="cancelled")).publish()
+    dataset = open_dataset(scene.store.url)
+    assert (dataset.status().state, open_dataset(scene.store.url, at=2).status().state) == ("cancelled", "cancelled")
+    scene.open(**{**alive(), "epoch": 2}).publish()
+    assert dataset.status().state == "running"
+    scene.store.write("runs/run.json", b'{"state": "ended", "outcome": "failed"}')
+    assert dataset.status().state == "failed"
+    scene.store.write("runs/run.json", b'{"state": "ended", "outcome": ["new"]}')
+    assert dataset.status().state == "interrupted"
+    scene.commit(Close(epoch=2)).publish()
+    assert dataset.status().state == "idle"
+
+
 def test_refresh_shows_what_was_committed_since(scene: Any, did: Any) -> None:
     """A dataset stays as it was when first used, until it is refreshed."""
     scene.open().add(did("a", rows=[{"n": 1}])).publish()

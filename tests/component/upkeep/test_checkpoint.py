@@ -62,7 +62,7 @@ actions = st.one_of(
     st.builds(Sent, batch=names, keys=some_keys),
     st.builds(RunInfo, run=st.just("r1"), version=st.none() | st.just("2"), seed=st.integers(0, 9)),
     st.builds(Adopted, epochs=st.lists(st.integers(1, 5), max_size=3).map(tuple)),
-    st.builds(Close, epoch=st.integers(1, 5)),
+    st.builds(Close, epoch=st.integers(1, 5), outcome=st.sampled_from(["", "failed"])),
     st.builds(Vacuum, until=st.integers(0, 3)),
     st.just("open"),
 )

@@ -23,6 +23,7 @@ from dcompute.cli.options import Amount, Assigned, BatchSize, Headed, Limit, Nam
         ("more than max_failures=0.1 allows, max_failures=1,000.", "more than --max-failures 0.1 allows, --max-failures 1,000."),
         ("pass key=, or leave", "pass --key, or leave"),
         ("2 failed: 2 crash; see failures()", "2 failed: 2 crash; see `dcompute failures`"),
+        ("committed; failures() says what failed.", "committed; `dcompute failures DATASET` says what failed."),
         ("f takes no argument 'y', which params has", "f takes no argument 'y', which --set gives it"),
         ("modules=['lab']: there is no module", "--modules lab: there is no module"),
         ("Is the path right? dc.map makes one", "Is the path right? `dcompute run` makes one"),

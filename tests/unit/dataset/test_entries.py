@@ -75,6 +75,11 @@ def test_form_on_storage():
         {"do": "hide", "keys": [["a", "str"]]},
         {"do": "close", "epoch": 2},
     ]
+    assert json.loads(Entry(3, "ab12", 1.5, (Close(epoch=2, outcome="failed"),)).to_bytes())[1] == {
+        "do": "close",
+        "epoch": 2,
+        "outcome": "failed",
+    }
 
 
 def test_unknown_fields_are_dropped():

@@ -147,6 +147,26 @@ def test_hostile_exception_is_told():
     assert "Hostile" in failure["traceback"]
 
 
+class Secretive(type):
+    """Of its classes nothing can be asked."""
+
+    def __getattribute__(cls, name):
+        raise RuntimeError(name)
+
+    __module__ = property(lambda cls: 1 / 0)
+
+
+@pytest.mark.parametrize("base", [ValueError, ConnectionResetError])
+def test_an_exception_of_a_class_that_cannot_be_asked_is_told(base):
+    """What its metaclass does to whoever looks harms nobody: it has its name, its kind and its bases."""
+    kind = Secretive("Unknown", (base,), {})
+    failure = attempt.describe(kind("all the same"))
+    assert failure["error"].endswith("Unknown")
+    assert failure["kind"] == ("permanent" if base is ValueError else "transient")
+    assert base.__name__ in failure["bases"]
+    assert failure["message"] == "all the same"
+
+
 def test_long_texts_are_bounded():
     """Message and traceback have an upper size, with both ends kept."""
     failure = attempt.describe(ValueError("a" + "x" * 10_000_000 + "b"))
