@@ -60,11 +60,7 @@ class Options:
             raise UsageError(f'batch_size={size!r}: say "auto", or a whole number of items from 1 on')
         _one_of("errors", self.errors, ("record", "raise"))
         _one_of("on_change", self.on_change, ("rerun", "keep", "error"))
-        limit = self.max_failures
-        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int | float) or not 0 <= limit < math.inf):
-            raise UsageError(f"max_failures={limit!r}: say a number of items, or a share between 0 and 1")
-        if isinstance(limit, float) and limit > 1 and not limit.is_integer():
-            raise UsageError(f"max_failures={limit!r}: a share lies between 0 and 1, a number of items is whole")
+        _check_limit(self.max_failures)
         wanted = self.retry_failed
         if not isinstance(wanted, bool | str | list | tuple | set | frozenset):
             raise UsageError(f'retry_failed={wanted!r}: say True, "never", or kinds such as "timeout"')
@@ -190,6 +186,15 @@ class Assignment:
 def _limit(limit: float | None) -> float | None:
     """A whole number of items as an int: the window takes a float for a share."""
     return int(limit) if isinstance(limit, float) and limit > 1 else limit
+
+
+def _check_limit(limit: Any) -> None:
+    if limit is None:
+        return
+    if isinstance(limit, bool) or not isinstance(limit, int | float) or not 0 <= limit < math.inf:
+        raise UsageError(f"max_failures={limit!r}: say a number of items, or a share between 0 and 1")
+    if isinstance(limit, float) and limit > 1 and not limit.is_integer():
+        raise UsageError(f"max_failures={limit!r}: a share lies between 0 and 1, a number of items is whole")
 
 
 def _one_of(name: str, value: Any, allowed: Sequence[str]) -> None:

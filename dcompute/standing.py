@@ -91,28 +91,28 @@ class Standing:
 
     def summary(self) -> Summary:
         """What the run did so far."""
-        counts, plan, spec = self._counts(), self.plan, self._assignment.spec
-        planned = plan.tally if plan is not None else None
+        counts, spec = self._counts() or Counts(), self._assignment.spec
+        planned = self.plan.tally if self.plan is not None else Tally()
         return Summary(
             run=spec.run,
             dataset=self._assignment.store.url,
             workload=spec.workload,
             state=self.state,
-            succeeded=counts.succeeded if counts else 0,
-            failed=counts.failed if counts else 0,
-            failed_by_kind=dict(counts.failed_by_kind) if counts else {},
-            skipped=planned.succeeded if planned else 0,
-            skipped_failed=dict(planned.failed) if planned else {},
-            doubled=planned.doubled if planned else 0,
-            kept_changed=planned.kept_changed if planned else 0,
-            kept=dict(planned.kept) if planned else {},
-            redone=planned.redone if planned else 0,
+            succeeded=counts.succeeded,
+            failed=counts.failed,
+            failed_by_kind=dict(counts.failed_by_kind),
+            skipped=planned.succeeded,
+            skipped_failed=dict(planned.failed),
+            doubled=planned.doubled,
+            kept_changed=planned.kept_changed,
+            kept=dict(planned.kept),
+            redone=planned.redone,
             adopted=self.ledger.adopted if self.ledger is not None else 0,
             rows=self.ledger.rows if self.ledger is not None else 0,
             requests=self._requests if self._requests is not None else self._requests_so_far(),
             seconds=self._seconds if self._seconds is not None else time.monotonic() - self._began,
             left=self._left(),
-            why_none=self._assignment.source.why_none() if self.state == "finished" and planned and not planned.met else "",
+            why_none=self._assignment.source.why_none() if self.state == "finished" and self.plan is not None and not planned.met else "",
         )
 
     def _requests_so_far(self) -> int:

@@ -6,7 +6,7 @@ import logging
 import queue
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from itertools import islice
 from typing import Any
 
@@ -56,6 +56,10 @@ class Compaction:
     bytes_before: int = 0
     bytes_after: int = 0
     overtaken: int = 0  #: parts left as they are, since somebody else replaced one they were merged with at the same time
+
+    def __add__(self, other: Compaction) -> Compaction:
+        figures = [field.name for field in fields(self) if field.name != "url"]
+        return Compaction(url=self.url, **{name: getattr(self, name) + getattr(other, name) for name in figures})
 
     def __str__(self) -> str:
         lines = [f"{self.url}: nothing to compact"]
@@ -238,17 +242,7 @@ def _carried_out(keeper: Keeper, merges: Sequence[Merge], client: Any = None, *,
     read_at = keeper.state.number
     total = Compaction(url=keeper.store.url)
     for merge, written in _here(merges, until) if client is None else _on_cluster(merges, client):
-        done = _committed(keeper, merge, written, read_at)
-        total = replace(
-            total,
-            replaced=total.replaced + done.replaced,
-            written=total.written + done.written,
-            rows=total.rows + done.rows,
-            dropped=total.dropped + done.dropped,
-            bytes_before=total.bytes_before + done.bytes_before,
-            bytes_after=total.bytes_after + done.bytes_after,
-            overtaken=total.overtaken + done.overtaken,
-        )
+        total += _committed(keeper, merge, written, read_at)
     return total
 
 

@@ -63,12 +63,11 @@ class Reader:
         hides = self._hides()
         latest = int(hides.positions.max()) if len(hides) else -1
         is_hit = any(file.position < latest for file in piece.files)
-        has_left_out = any(file.left_out for file in piece.files)
-        if not names and self.where is None and not is_hit and not has_left_out and all(file.count for file in piece.files):
+        needs_keys = is_hit or any(file.left_out for file in piece.files)
+        if not names and self.where is None and not needs_keys and all(file.count for file in piece.files):
             return bare(sum(file.count for file in piece.files))
-        wanted = self._schema(
-            [*names, *(self.where.names if self.where else ()), *(RESERVED if is_hit or has_left_out or not names else ())]
-        )
+        asked = self.where.names if self.where else ()
+        wanted = self._schema([*names, *asked, *(RESERVED if needs_keys or not names else ())])
         tables = self._tables(piece, wanted)
         table = pa.concat_tables(tables).combine_chunks() if tables else wanted.empty_table()
         if is_hit:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from dcompute.report.publishing import Failure
@@ -21,9 +21,9 @@ class Freshness:
     report: str
     url: str
     state: State
-    version: int | None  #: that counts
-    published: float | None  #: seconds since 1970
-    rows: int | None  #: of it
+    version: int | None = None  #: that counts
+    published: float | None = None  #: seconds since 1970
+    rows: int | None = None  #: of it
     commits: int = 0  #: of its sources, and of theirs, that it does not show
     seconds: float = 0.0  #: since the first of them
     reasons: tuple[str, ...] = ()  #: what else is not as it was
@@ -83,28 +83,22 @@ def freshness(
         Of the reports among the sources.
     """
     stale = [one for one in upstream if one.state != "up to date"]
-    reasons = [*([changed] if changed else []), *(one.reason for one in found.values() if one.reason)]
+    reasons = [*filter(None, [changed, *(one.reason for one in found.values())])]
     reasons += [f"its source {one.report} is not up to date" for one in stale]
     commits = sum(one.commits for one in found.values()) + sum(one.commits for one in stale)
-    starts = [one.since for one in found.values() if one.since is not None]
-    ages = [max(0.0, now - since) for since in starts] + [one.seconds for one in stale]
+    ages = [max(0.0, now - one.since) for one in found.values() if one.since is not None] + [one.seconds for one in stale]
     is_behind = version is None or commits > 0 or bool(reasons)
-    failed = failure if failure is not None and is_behind and failure.number == (version.number + 1 if version else 1) else None
-    return Freshness(
-        report=name,
-        url=url,
-        state=_state(version, failed, is_behind),
-        version=version.number if version else None,
-        published=version.published if version else None,
-        rows=version.rows if version else None,
-        commits=commits if version else 0,
-        seconds=max(ages, default=0.0) if version else 0.0,
-        reasons=tuple(reasons) if version else (),
-        failed_since=failed.since if failed else None,
-        failed_times=failed.times if failed else 0,
-        message=failed.message if failed else "",
-        upstream=tuple(upstream),
-    )
+    next_number = version.number + 1 if version else 1
+    failed = failure if failure is not None and is_behind and failure.number == next_number else None
+    about = Freshness(report=name, url=url, state=_state(version, failed, is_behind), upstream=tuple(upstream))
+    if version is not None:
+        about = replace(
+            about, version=version.number, published=version.published, rows=version.rows, commits=commits,
+            seconds=max(ages, default=0.0), reasons=tuple(reasons),
+        )  # fmt: skip
+    if failed is not None:
+        about = replace(about, failed_since=failed.since, failed_times=failed.times, message=failed.message)
+    return about
 
 
 def _state(version: Version | None, failed: Failure | None, is_behind: bool) -> State:

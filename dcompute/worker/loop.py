@@ -213,11 +213,7 @@ class Loop:
         if process.caretaker.tidy() or results is None or figures.duration >= INSPECTED or started - self._inspected >= LONG:
             self._inspect(started, True)  # what failed is no attempt yet
         if results is not None:
-            left = self._count_leftovers()
-            each, metrics = share(figures, len(indexes)), _encode(item.metrics) if item.metrics else b""
-            for place, index in enumerate(indexes):
-                own = each._replace(leftovers=left) if left and not place else each
-                journal.write(index, True, started, own, b"" if place else metrics, results[place])
+            self._note_group(indexes, started, figures, item, results)
         context.end()
         if figures.duration >= LONG or self._streams.is_dirty:
             self._streams.item_ended(first)
@@ -226,6 +222,15 @@ class Loop:
             yield from self._one_by_one(indexes, single)
         else:
             yield indexes[-1]
+
+    def _note_group(self, indexes: list[int], started: float, figures: Figures, item: context.Context, results: list[bytes]) -> None:
+        """A row each; what cannot be shared, metrics and leftovers, stands with the first."""
+        left = self._count_leftovers()
+        metrics = _encode(item.metrics) if item.metrics else b""
+        each = share(figures, len(indexes))
+        first = each._replace(leftovers=left) if left else each
+        for place, (index, result) in enumerate(zip(indexes, results, strict=True)):
+            self._journal.write(index, True, started, each if place else first, b"" if place else metrics, result)
 
     def _report(self, fraction: float, text: str) -> None:
         if not self._process.is_fork:
