@@ -10,13 +10,14 @@ from dcompute.errors import ClusterError, DcomputeError, InitializerError, ItemE
 from dcompute.plan import Tally
 from dcompute.progress import Snapshot
 from dcompute.summary import Summary
+from dcompute.window import Counts
 
 if TYPE_CHECKING:
     from dcompute.assignment import Assignment
     from dcompute.flights import Flights
     from dcompute.ledger import Ledger
     from dcompute.plan import Plan
-    from dcompute.window import Counts, End, Window
+    from dcompute.window import End, Window
 
 #: The rate is that of the items which ended in this time (seconds): it follows changes, and does not jump with each batch.
 RATE_SECONDS = 30.0
