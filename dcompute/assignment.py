@@ -16,7 +16,8 @@ from dcompute.cluster import Connection, Place, connect, existing_client, leave_
 from dcompute.code import pack, zip_module
 from dcompute.config import settings
 from dcompute.dataset.names import new_run_id
-from dcompute.dataset.schema import declared, join_declared, to_text
+from dcompute.dataset.renaming import due_before
+from dcompute.dataset.schema import declared, to_text
 from dcompute.dataset.store import Store
 from dcompute.dataset.writer import Writer
 from dcompute.errors import UsageError, WorkloadError
@@ -133,7 +134,9 @@ class Assignment:
         source = Inputs.of(inputs, key=key)
         store = Store.named(dataset)
         spec = _spec(work, source, store, params=params, modules=modules, seed=seed, name=name)
-        join_declared(Writer.check(store, spec.workload, options.takeover).schema, spec.schema)
+        state = Writer.check(store, spec.workload, options.takeover)
+        if not (work.renames and state.unsettled):  # else the columns in question may be in what is adopted first
+            due_before(state, work.renames, spec.schema)
         return cls(
             workload=work,
             source=source,

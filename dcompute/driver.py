@@ -165,8 +165,9 @@ class Driver(threading.Thread):
         )
         self._writer.keep_alive()
         try:
+            work = assignment.workload
             self._ledger = self._standing.ledger = Ledger.opened(
-                self._writer, assignment.spec, assignment.workload.retry_policy(), self._patience
+                self._writer, assignment.spec, work.retry_policy(), self._patience, renames=work.renames
             )
             self._work()
         except BaseException as error:

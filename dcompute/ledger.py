@@ -16,6 +16,7 @@ from dcompute.dataset.entries import Add, AddBatch, Hide, RunInfo, Sent, SetSche
 from dcompute.dataset.names import new_id
 from dcompute.dataset.parts import attempts_table, mark_name, read_attempts, read_mark, read_receipt, write_attempts
 from dcompute.dataset.patience import Patience
+from dcompute.dataset.renaming import due_before
 from dcompute.dataset.schema import join, join_declared, joins
 from dcompute.errors import DatasetCorruptError
 from dcompute.keys import item_seed
@@ -24,6 +25,7 @@ from dcompute.window import Record, Send, Settled, Try
 from dcompute.worker.rewrite import Rewriter, schema_after
 
 if TYPE_CHECKING:
+    from dcompute.dataset.renames import Pairs
     from dcompute.dataset.writer import Writer
     from dcompute.retry import Retry
 
@@ -66,8 +68,12 @@ class Ledger:
         self._committed_schema = writer.state.schema
 
     @classmethod
-    def opened(cls, writer: Writer, spec: RunSpec, retry: Retry, patience: Patience | None = None) -> Ledger:
-        """The ledger of a run that begins: what earlier drivers left is adopted, and what they can never know is recorded."""
+    def opened(cls, writer: Writer, spec: RunSpec, retry: Retry, patience: Patience | None = None, *, renames: Pairs = ()) -> Ledger:
+        """The ledger of a run that begins: what earlier drivers left is adopted, and what they can never know is recorded.
+
+        Columns that the workload declares to have other names get them after that, and before the first batch goes out: so all that has
+        the old names stands before the renaming.
+        """
         insist = (patience or Patience()).insist
         if writer.state.sent:
             # workers whose driver died write what they finished: this tells items that they began from those that they did not
@@ -83,7 +89,8 @@ class Ledger:
             )
         )
         info = RunInfo(run=spec.run, version=spec.version, params_digest=spec.params_digest, code_digest=spec.code_digest, seed=spec.seed)
-        insist(lambda: writer.commit([info]))
+        renaming = due_before(writer.state, renames, spec.schema)
+        insist(lambda: writer.commit([info, *renaming]))
         ledger = cls(writer, spec, patience)
         ledger.adopted = len(adopted)
         ledger._record_sent()

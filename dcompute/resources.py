@@ -287,6 +287,7 @@ class Requirements:
     isolation: str = "process"  #: or "thread"
     version: str | None = None  #: a change of it redoes finished items; "code": the code's own digest
     schema: Any = None  #: of the results; None: it grows
+    renames: tuple[tuple[str, str], ...] = ()  #: old and new names of columns that earlier results have
     initializer: Callable[..., Any] | None = None  #: called once a child; its value is the keyword ``state``
     group: int | None = None  #: the function takes a list of up to so many values
     idempotent: bool = True  #: False: an item is executed at most once
@@ -404,6 +405,14 @@ def _version(value: Any) -> str | None:
     return str(value)
 
 
+def _renames(value: Any) -> tuple[tuple[str, str], ...]:
+    if value is None or value == ():
+        return ()
+    if not isinstance(value, Mapping):
+        raise WorkloadError(f'renames={value!r}: say old names and new ones, as renames={{"temp": "temperature"}}')
+    return tuple(value.items())
+
+
 def _initializer(value: Any) -> Any:
     if value is not None and not callable(value):
         raise WorkloadError(f"initializer={value!r} cannot be called: give a function")
@@ -426,6 +435,7 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "priority": _whole("priority", None),
     "isolation": _isolation,
     "version": _version,
+    "renames": _renames,
     "initializer": _initializer,
     "group": _whole("group", 1),
     "idempotent": _idempotent,

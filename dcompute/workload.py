@@ -33,6 +33,7 @@ class Workload:
         self.requirements = requirements or Requirements()
         _check_function(function, self.requirements)
         _check_schema(self.requirements.schema)
+        _check_renames(self.requirements.renames)
         functools.update_wrapper(self, function, updated=())
 
     @classmethod
@@ -117,6 +118,11 @@ class Workload:
     def schema(self) -> Any:
         """The declared schema of the results."""
         return self.requirements.schema
+
+    @property
+    def renames(self) -> tuple[tuple[str, str], ...]:
+        """Columns of earlier results that have other names from now on: old and new ones."""
+        return self.requirements.renames
 
     @property
     def initializer(self) -> Callable[..., Any] | None:
@@ -232,6 +238,7 @@ def workload(
     isolation: Literal["process", "thread"] = "process",
     version: str | None = None,
     schema: Any = None,
+    renames: Mapping[str, str] | None = None,
     initializer: Callable[..., Any] | None = None,
     group: int | None = None,
     idempotent: bool = True,
@@ -264,6 +271,9 @@ def workload(function: Callable[..., Any] | None = None, /, **requirements: Any)
         A change of it redoes finished items; ``"code"`` takes the digest of the code for it.
     schema
         Of the results: a ``pyarrow.Schema``, or names and types; None: it grows with the results.
+    renames
+        Columns of earlier results that this one returns under other names: old names and new ones. They have the new names from the run
+        on; of a renaming that was done before nothing is done.
     initializer
         Called once a child process; its value arrives as the keyword ``state``.
     group
@@ -319,6 +329,13 @@ def _check_schema(schema: Any) -> None:
         from dcompute.dataset.schema import declared
 
         declared(schema)
+
+
+def _check_renames(renames: tuple[tuple[str, str], ...]) -> None:
+    if renames:
+        from dcompute.dataset.renames import pairs_of
+
+        pairs_of(dict(renames))
 
 
 def _name_of(function: Any) -> str:

@@ -96,6 +96,24 @@ def delete(dataset: str, keys: tuple[str, ...], kind: str | None, run_id: str | 
     _say(opened.delete(named or None, run=run_id), as_json)
 
 
+@click.command("rename", cls=Headed, short_help="Give columns of the results other names.", epilog=exits.HELP)
+@click.argument("dataset")
+@click.argument("columns", metavar="OLD=NEW...", nargs=-1, required=True)
+@_json
+def rename(dataset: str, columns: tuple[str, ...], as_json: bool) -> None:
+    """Give columns of DATASET other names, in all that was written so far.
+
+    No run may be at work. No file is written again. What a later run returns under an old name is a column of its own: change the workload
+    too, or say renames= there, which does both. All columns are renamed at once, so that two may change names.
+
+    \b
+    Examples:
+      dcompute rename out/flux temp=temperature
+      dcompute rename out/flux x=y y=x
+    """
+    _say(_open(dataset).rename(_names(columns)), as_json)
+
+
 @click.command("archive", cls=Headed, short_help="Copy a dataset to another place.", epilog=exits.HELP)
 @click.argument("dataset")
 @click.argument("url")
@@ -126,7 +144,7 @@ def restore(url: str, dataset: str, as_json: bool) -> None:
     _say(_open(url).copy(dataset), as_json)
 
 
-COMMANDS = (compact, vacuum, delete, archive, restore)
+COMMANDS = (compact, vacuum, delete, rename, archive, restore)
 
 
 def _open(url: str) -> Dataset:
@@ -134,6 +152,18 @@ def _open(url: str) -> Dataset:
     from dcompute.dataset.status import open as open_one
 
     return open_one(url)
+
+
+def _names(columns: tuple[str, ...]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for column in columns:
+        old, equals, new = column.partition("=")
+        if not equals:
+            raise click.UsageError(f"{column!r} is not OLD=NEW, such as temp=temperature")
+        if old in found:
+            raise click.UsageError(f"{old!r} was given two names")
+        found[old] = new
+    return found
 
 
 def _say(done: Any, as_json: bool) -> None:

@@ -19,12 +19,13 @@ from dcompute.dataset.batches import Batches
 from dcompute.dataset.columns import BATCHES_SCHEMA, POSITIONS_SCHEMA, batch_ids, packed
 from dcompute.dataset.entries import Open, RunInfo, decode_action, encode_action
 from dcompute.dataset.growing import Names, Positions
+from dcompute.dataset.renames import Renames
 from dcompute.dataset.state import CountedPart, State
 from dcompute.dataset.tally import LastFailure, Tally
 from dcompute.records import ItemKey
 
-#: The version of the format; a checkpoint of any other is not used.
-VERSION = 1
+#: The version of the format; a checkpoint of any other is not used. The second one is for columns that were renamed.
+VERSION, WITH_RENAMES = 1, 2
 
 _DRIVERS = pa.schema([(field.name, {"int": pa.int64(), "float": pa.float64()}.get(str(field.type), pa.string())) for field in fields(Open)])
 _SENT = pa.schema([("text", pa.string()), ("kind", pa.string()), ("batch", pa.string())])
@@ -66,7 +67,7 @@ def to_bytes(state: State) -> bytes:
         count = -(-table.num_rows // _GROUP_ROWS)
         groups[name] = at, at + count
         at += count
-    about = {"checkpoint": VERSION, "groups": groups, **_about(state)}
+    about = {"checkpoint": WITH_RENAMES if state.renames else VERSION, "groups": groups, **_about(state)}
     buffer = io.BytesIO()
     schema = _SCHEMA.with_metadata({_ABOUT: json.dumps(about).encode()})
     with pq.ParquetWriter(buffer, schema, compression="zstd", write_page_checksum=True) as writer:
@@ -80,7 +81,7 @@ def from_bytes(data: bytes) -> State | None:
     """The state of a checkpoint's content; None where its version is another one. It raises what Arrow and JSON raise for any damage."""
     file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
     about = json.loads(file.metadata.metadata[_ABOUT])
-    if about["checkpoint"] != VERSION:
+    if about["checkpoint"] not in (VERSION, WITH_RENAMES):
         return None
     tables = {name: _table(file, name, *about["groups"][name]) for name in _TABLES}
     return _state(about, tables)
@@ -114,6 +115,7 @@ def _about(state: State) -> dict[str, Any]:
         "workload": state.workload,
         "run": None if state.run_info is None else encode_action(state.run_info),
         "schema": state.schema,
+        "renames": state.renames.steps,
         "hidden_at": state.hidden_at,
         "vacuumed": state.vacuumed,
         "succeeded": state.tally.succeeded if state.tally is not None and state.tally.number == state.number else None,
@@ -127,6 +129,7 @@ def _state(about: Mapping[str, Any], tables: Mapping[str, pa.Table]) -> State:
     state = State()
     state.number, state.entry_id, state.at = about["number"], about["entry"], about["at"]
     state.epoch, state.workload, state.schema = about["epoch"], about["workload"], about["schema"]
+    state.renames = Renames(tuple((at, tuple((old, new) for old, new in columns)) for at, columns in about.get("renames", ())))
     state.hidden_at, state.vacuumed = about["hidden_at"], about["vacuumed"]
     state.opened = {driver.epoch: driver for driver in (Open(**row) for row in tables["driver"].to_pylist())}
     state.driver = state.opened.get(state.epoch)

@@ -151,14 +151,12 @@ def compact(store: Store, *, all: bool = False, sort_by: str | None = None, clie
     schema = results_schema(keeper.state)
     _refuse_unsortable(schema, sort_by)
     parts = list(keeper.state.counted_parts())
-    hides = Hides.of(keeper.state.hides)
     if all:
-        is_true = _Truth(store, schema, hides, sort_by)
+        is_true = _Truth(store, keeper.state, sort_by)
         groups = [group for group in grouped(is_true.wanting(parts)) if len(group) > 1 or not is_true(group[0])]
     else:
         groups = [group for group in grouped(worth_merging(parts)) if len(group) > 1]
-    merges = [Merge(store, group, schema, _for_group(hides, group), sort_by) for group in groups]
-    return _carried_out(keeper, merges, client)
+    return _carried_out(keeper, _merges(store, keeper.state, groups, sort_by), client)
 
 
 def compact_after_run(store: Store, state: State) -> None:
@@ -177,10 +175,9 @@ def compact_after_run(store: Store, state: State) -> None:
         if settings().compact == "off":
             return
         small = first_of(worth_merging(list(state.counted_parts()), LEAST_AFTER_RUN), MOST_AFTER_RUN, BYTES_AFTER_RUN)
-        schema, hides = results_schema(state), Hides.of(state.hides)
         groups = [group for group in grouped(small) if len(group) > 1]
         until = time.monotonic() + SECONDS_AFTER_RUN
-        done = _carried_out(Keeper(store, state), [Merge(store, group, schema, _for_group(hides, group)) for group in groups], until=until)
+        done = _carried_out(Keeper(store, state), _merges(store, state, groups), until=until)
     except Exception as error:  # noqa: BLE001  the run is over and its outcomes are committed: nothing here may change that
         log.warning("compaction after the run failed: %s", error, extra={"action": "compact_failed"})
         return
@@ -191,10 +188,11 @@ def compact_after_run(store: Store, state: State) -> None:
 class _Truth:
     """Whether the file of a part, read by anything, has exactly the rows that count, in the columns and types of the log."""
 
-    def __init__(self, store: Store, schema: pa.Schema, hides: Hides, sort_by: str | None) -> None:
+    def __init__(self, store: Store, state: State, sort_by: str | None) -> None:
         self._store = store
-        self._schema = schema
-        self._hides = hides
+        self._renames = state.renames
+        self._schema = results_schema(state)
+        self._hides = Hides.of(state.hides)
         self._sort_by = sort_by
 
     def __call__(self, part: CountedPart) -> bool:
@@ -202,6 +200,8 @@ class _Truth:
             return False
         with opened(self._store, part.name) as file:
             if not file.schema_arrow.equals(self._schema) or (self._sort_by is not None and not is_sorted(file, self._sort_by)):
+                return False
+            if self._renames.touch(file.schema_arrow.names, part.position):
                 return False
             hides = self._hides.after(part.position)
             if not len(hides):
@@ -224,8 +224,11 @@ def _as_table(batch: pa.RecordBatch) -> pa.Table:
     return pa.Table.from_batches([batch])
 
 
-def _for_group(hides: Hides, group: Sequence[CountedPart]) -> Hides:
-    return hides.after(min(part.position for part in group))
+def _merges(store: Store, state: State, groups: Sequence[tuple[CountedPart, ...]], sort_by: str | None = None) -> list[Merge]:
+    schema, hides = results_schema(state), Hides.of(state.hides)
+    return [
+        Merge(store, group, schema, hides.after(min(part.position for part in group)), sort_by, renames=state.renames) for group in groups
+    ]
 
 
 def _refuse_unsortable(schema: pa.Schema, sort_by: str | None) -> None:

@@ -10,20 +10,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dcompute.dataset.claims import Claims
 from dcompute.dataset.entries import Action, Hide
 from dcompute.dataset.hiding import Hides, joined_keys, without
 from dcompute.dataset.keeper import Keeper
 from dcompute.dataset.lease import Clock
-from dcompute.dataset.names import new_run_id, started_name
 from dcompute.dataset.outcomes import ROW_BITS, iter_outcomes, prefetched
-from dcompute.dataset.parts import read_attempts, read_mark
-from dcompute.dataset.schema import RESERVED, join
+from dcompute.dataset.parts import read_attempts
+from dcompute.dataset.schema import RESERVED
+from dcompute.dataset.settling import settled
 from dcompute.dataset.state import CountedBatch, State
 from dcompute.dataset.store import Store
 from dcompute.dataset.succession import busy
-from dcompute.dataset.writer import Writer
-from dcompute.errors import DatasetError, SchemaError, UsageError
+from dcompute.errors import UsageError
 from dcompute.records import ItemKey
 
 Key = str | tuple[str, str]
@@ -91,41 +89,11 @@ def delete(store: Store, keys: Iterable[Key] | None = None, *, run: str | None =
 
 def _after_an_interrupted_run(store: Store, state: State, asked: list[ItemKey | str] | None, run: str | None, clock: Clock) -> Deletion:
     """What that run wrote and did not commit must be found first: else its successor would add what is deleted now."""
-    writer = Writer.acquire(store, workload=state.workload or "", run=f"delete-{new_run_id()}", clock=clock)
-    try:
-        if writer.state.sent:
-            Claims(store, clock).await_marks(set(writer.state.sent.values()))
-        is_once = _is_once(store, writer.state)
-        # by marks alone nobody knows which failures its policy calls final: tried once too often is better than never again
-        writer.adopt(read_mark, lambda _kind, _attempt: is_once, join=_join_or_refuse)
+    with settled(store, state, "delete", clock=clock) as writer:
         found, kept = _found(store, writer.state, asked, run)
         if found:
             writer.commit([Hide(keys=found, scope="all")])
-    except UsageError:
-        writer.close()
-        raise
-    except BaseException:
-        writer.abandon()
-        raise
-    writer.close()
     return Deletion(url=store.url, items=len(found), kept=kept)
-
-
-def _is_once(store: Store, state: State) -> bool:
-    """Whether items of epochs that are not settled may be executed once only: their batches were claimed."""
-    claims = (started_name(f"{opened.run}-{epoch:06d}-") for epoch, opened in state.opened.items() if epoch not in state.settled)
-    prefixes = tuple(claim.removesuffix(".started") for claim in claims)
-    return any(name.startswith(prefixes) and name.endswith(".started") for name in store.names("runs"))
-
-
-def _join_or_refuse(old: str | None, new: str | None) -> str | None:
-    try:
-        return join(old, new)
-    except SchemaError as error:
-        raise DatasetError(
-            "the last run was interrupted, and a batch that it wrote has to be rewritten before anything can be deleted: run the same line "
-            f"again, which does that, then delete ({error})"
-        ) from error
 
 
 def _asked(key: Key) -> ItemKey | str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import reduce
 from typing import Any
 
@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from dcompute.dataset.files import Alike, alike, is_hit
 from dcompute.dataset.reading import reading_results, results_schema
+from dcompute.dataset.renames import Renames
 from dcompute.dataset.state import CountedPart, State
 from dcompute.dataset.store import Store
 
@@ -45,7 +46,7 @@ def relation(connection: Any, store: Store, state: State) -> Any:
     touched = is_hit(state, parts)
     # to DuckDB "n" and "N" are one name
     can_be_told = len({name.casefold() for name in types}) == len(types)
-    found = _of_files(connection, store, parts, types, touched) if parts and can_be_told else None
+    found = _of_files(connection, store, parts, types, with_file=touched, renames=state.renames) if parts and can_be_told else None
     if found is None:
         return connection.from_arrow(reading_results(store, state).to_arrow())
     return _counting(connection, state, parts, found).project(", ".join(map(_quoted, types))) if touched else found
@@ -62,7 +63,9 @@ def cast(found: Any, types: Mapping[str, str]) -> Any:
     return found.project(", ".join(columns))
 
 
-def _of_files(connection: Any, store: Store, parts: Sequence[CountedPart], types: dict[str, str], with_file: bool) -> Any:
+def _of_files(
+    connection: Any, store: Store, parts: Sequence[CountedPart], types: dict[str, str], *, with_file: bool, renames: Renames
+) -> Any:
     """All rows of the parts in these types; None where DuckDB reads a column as something else."""
     import duckdb
 
@@ -73,9 +76,11 @@ def _of_files(connection: Any, store: Store, parts: Sequence[CountedPart], types
         # raises where this connection has one for the protocol already
         with contextlib.suppress(duckdb.Error):
             connection.register_filesystem(store.fs)
-    kinds = alike(store, parts)
+    kinds = alike(store, parts, renames)
     if len(kinds) > _MOST_KINDS:
-        kinds = [Alike(pa.schema([]), list(parts))]
+        if renames:  # in one union a name would stand for columns of several names
+            return None
+        kinds = [Alike(pa.schema([]), {}, list(parts))]
     try:
         read = [_of_alike(connection, store, kind, types, with_file, len(kind.columns) == 0) for kind in kinds]
     except duckdb.Error:  # types that DuckDB does not know, or does not bring together
@@ -90,7 +95,8 @@ def _of_alike(connection: Any, store: Store, kind: Alike, types: dict[str, str],
     found = connection.sql(f"SELECT * FROM {_reader(paths if by_name else paths[:1], by_name, with_file)}")  # noqa: S608  all text is quoted
     has = {name: str(type_) for name, type_ in zip(found.columns, found.types, strict=True)}
     nulls = {field.name for field in kind.columns if pa.types.is_null(field.type)}
-    columns = [_selected(name, type_, None if name in nulls else has.get(name)) for name, type_ in types.items()]
+    stored = {name: name for name in has} if by_name else kind.stored
+    columns = [_selected(name, type_, stored.get(name, ""), has=has, nulls=nulls) for name, type_ in types.items()]
     if not all(columns):
         return None
     if with_file:
@@ -104,13 +110,13 @@ def _reader(paths: Sequence[str], by_name: bool, with_file: bool) -> str:
     return f"read_parquet([{', '.join(map(_text, paths))}], {options})"
 
 
-def _selected(name: str, type_: str, has: str | None) -> str:
+def _selected(name: str, type_: str, stored: str, *, has: Mapping[str, str], nulls: Collection[str]) -> str:
     """A column in the type of the dataset; "" where DuckDB has it as something else."""
-    if has is None:
+    if stored not in has or stored in nulls:
         return f"CAST(NULL AS {type_}) AS {_quoted(name)}"
-    if has == type_:
-        return _quoted(name)
-    return f"CAST({_quoted(name)} AS {type_}) AS {_quoted(name)}" if _may_cast(has, type_) else ""
+    if has[stored] == type_:
+        return f"{_quoted(stored)} AS {_quoted(name)}"
+    return f"CAST({_quoted(stored)} AS {type_}) AS {_quoted(name)}" if _may_cast(has[stored], type_) else ""
 
 
 def _may_cast(has: str, type_: str) -> bool:

@@ -8,14 +8,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 from dcompute.dataset.names import entry_name
 from dcompute.errors import DatasetCorruptError
 from dcompute.records import ItemKey, PartRef
 
 #: The format of a dataset: another first number cannot be read, a higher second one has actions that older versions do not know.
-FORMAT = (1, 1)
+FORMAT = (1, 2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +107,14 @@ class SetSchema:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rename:
+    """Columns of the results that came earlier have other names from now on; the schema of after it stands in the same entry."""
+
+    do: ClassVar[str] = "rename"
+    columns: tuple[tuple[str, str], ...]  #: old and new names, all at once
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sent:
     """Items that may be executed once at most go out now."""
 
@@ -132,8 +140,8 @@ class Close:
     outcome: str = ""  #: how its run ended before its work was done: cancelled or failed; "" where it was done
 
 
-Action = Open | RunInfo | Add | Hide | Replace | Vacuum | SetSchema | Sent | Adopted | Close
-_ACTIONS: dict[str, type[Any]] = {cls.do: cls for cls in (Open, RunInfo, Add, Hide, Replace, Vacuum, SetSchema, Sent, Adopted, Close)}
+Action = Open | RunInfo | Add | Hide | Replace | Vacuum | SetSchema | Rename | Sent | Adopted | Close
+_ACTIONS: dict[str, type[Any]] = {cls.do: cls for cls in get_args(Action)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +260,7 @@ _DECODE: dict[str, Any] = {
     "by": _parts,
     "holds": _pairs,
     "failed": _pairs,
+    "columns": _pairs,
     "parts": tuple,
     "dropped": tuple,
     "epochs": tuple,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 from pyarrow.fs import LocalFileSystem
@@ -14,15 +16,17 @@ from pyarrow.fs import LocalFileSystem
 from dcompute.dataset.filters import Filter
 from dcompute.dataset.parts import explained, source_of
 from dcompute.dataset.pieces import File
+from dcompute.dataset.renames import Renames
 from dcompute.dataset.store import Store
 
 # up to here one request for all of a file is quicker than one for its footer and one for each column
 _WHOLE_BYTES = 4 << 20
 # several threads decode what is larger; for less, starting them is the work
 _THREADED_BYTES = 1 << 20
+_NONE = Renames()
 
 
-def fetch(store: Store, file: File, wanted: pa.Schema, where: Filter | None) -> pa.Table:
+def fetch(store: Store, file: File, wanted: pa.Schema, *, where: Filter | None = None, renames: Renames = _NONE) -> pa.Table:
     """Those of some columns that a results part has, in its own types; row groups that cannot hold a row of ``where`` are left out.
 
     Parameters
@@ -36,6 +40,8 @@ def fetch(store: Store, file: File, wanted: pa.Schema, where: Filter | None) -> 
         statistics are not asked.
     where
         Which rows are wanted; rows of other kinds may come too.
+    renames
+        Of columns: ``wanted`` has the names of now.
 
     Raises
     ------
@@ -43,7 +49,7 @@ def fetch(store: Store, file: File, wanted: pa.Schema, where: Filter | None) -> 
         It is gone, or no Parquet file.
     """
     with explained(store, file.name), _source(store, file) as source:
-        return _read(source, file, wanted, where)
+        return _read(source, file, wanted, where, renames)
 
 
 def _source(store: Store, file: File) -> AbstractContextManager[Any]:
@@ -52,28 +58,50 @@ def _source(store: Store, file: File) -> AbstractContextManager[Any]:
     return source_of(store, file.name)
 
 
-def _read(source: Any, file: File, wanted: pa.Schema, where: Filter | None) -> pa.Table:
+def _read(source: Any, file: File, wanted: pa.Schema, where: Filter | None, renames: Renames) -> pa.Table:
     opened = pq.ParquetFile(source, pre_buffer=not isinstance(source, (str, io.BytesIO)))
-    present = set(opened.schema_arrow.names)
-    names = [name for name in wanted.names if name in present]
+    present = opened.schema_arrow.names
+    stored = renames.stored(present, file.position)
+    names = [stored[name] for name in wanted.names if name in stored]
     index, shares = file.share
     groups = [group for group in range(opened.num_row_groups) if group * shares // opened.num_row_groups == index]
     if where is not None:
-        groups = _that_may_match(source, opened, groups, wanted, where)
+        groups = _that_may_match(source, opened, groups, wanted, where=where, stored=stored)
     use_threads = file.size > _THREADED_BYTES
     if len(groups) == opened.num_row_groups:
-        return opened.read(columns=names, use_threads=use_threads)
-    return opened.read_row_groups(groups, columns=names, use_threads=use_threads)
+        table = opened.read(columns=names, use_threads=use_threads)
+    else:
+        table = opened.read_row_groups(groups, columns=names, use_threads=use_threads)
+    if not renames:
+        return table
+    now = {old: name for name, old in stored.items()}
+    return table.rename_columns([now[name] for name in table.column_names])
 
 
-def _that_may_match(source: Any, opened: pq.ParquetFile, groups: list[int], wanted: pa.Schema, where: Filter) -> list[int]:
+def _that_may_match(
+    source: Any, opened: pq.ParquetFile, groups: list[int], wanted: pa.Schema, *, where: Filter, stored: Mapping[str, str]
+) -> list[int]:
     """Those of the row groups whose statistics do not say that no row of them is wanted."""
     physical = opened.schema_arrow
-    if not groups or any(
-        physical.get_field_index(name) < 0 or physical.field(name).type != wanted.field(name).type for name in where.names
-    ):
+    if not groups or any(name not in stored or physical.field(stored[name]).type != wanted.field(name).type for name in where.names):
         return groups
     # it reads the footer once more, which the page cache has, or the buffer
     fragment = pads.ParquetFileFormat().make_fragment(source, LocalFileSystem() if isinstance(source, str) else None)
+    if any(stored[name] != name for name in where.names):
+        return [group for group in groups if _may_match(fragment.row_groups[group].statistics, wanted, where, stored)]
     kept = {group.id for group in fragment.subset(where.expression, schema=physical).row_groups}
     return [group for group in groups if group in kept]
+
+
+def _may_match(statistics: Mapping[str, Any] | None, wanted: pa.Schema, where: Filter, stored: Mapping[str, str]) -> bool:
+    """Whether the statistics of a row group, told in the names of now, leave a row that may be wanted."""
+    known = pc.scalar(True)
+    for name in where.names:
+        if (bounds := (statistics or {}).get(stored[name])) is not None:
+            column, type_ = pc.field(name), wanted.field(name).type
+            known &= (column >= pa.scalar(bounds["min"], type_)) | column.is_null()
+            known &= (column <= pa.scalar(bounds["max"], type_)) | column.is_null()
+    # Arrow leaves out a fragment that is known to hold no such row: this one stands for the row group
+    told = pads.ParquetFileFormat().make_fragment(io.BytesIO(), partition_expression=known)
+    whole = pads.FileSystemDataset([told], wanted, pads.ParquetFileFormat(), LocalFileSystem())
+    return next(iter(whole.get_fragments(where.expression)), None) is not None

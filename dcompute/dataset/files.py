@@ -12,6 +12,7 @@ from pyarrow.fs import LocalFileSystem
 from dcompute.dataset.outcomes import prefetched
 from dcompute.dataset.parts import explained, source_of
 from dcompute.dataset.reading import results_schema
+from dcompute.dataset.renames import Renames
 from dcompute.dataset.state import CountedPart, State
 from dcompute.dataset.store import Store
 
@@ -63,9 +64,10 @@ class Files:
 
 @dataclass(slots=True)
 class Alike:
-    """Parts with the same columns in the same order and types."""
+    """Parts with the same columns in the same order and types, under the same names now."""
 
-    columns: pa.Schema
+    columns: pa.Schema  #: as they lie in the files
+    stored: dict[str, str]  #: by their names of now, those in the files
     parts: list[CountedPart]
 
 
@@ -96,7 +98,7 @@ def is_hit(state: State, parts: Sequence[CountedPart]) -> bool:
     return any(part.position < newest or part.left_out for part in parts)
 
 
-def alike(store: Store, parts: Sequence[CountedPart]) -> list[Alike]:
+def alike(store: Store, parts: Sequence[CountedPart], renames: Renames) -> list[Alike]:
     """The parts by their columns; the footer of each is read.
 
     Raises
@@ -107,8 +109,10 @@ def alike(store: Store, parts: Sequence[CountedPart]) -> list[Alike]:
     groups: dict[str, Alike] = {}
     last: Alike | None = None
     for part, columns in zip(parts, _columns(store, parts), strict=True):
-        if last is None or not last.columns.equals(columns):
-            last = groups.setdefault(columns.to_string(show_schema_metadata=False, show_field_metadata=False), Alike(columns, []))
+        stored = renames.stored(columns.names, part.position)
+        if last is None or not last.columns.equals(columns) or last.stored != stored:
+            text = columns.to_string(show_schema_metadata=False, show_field_metadata=False)
+            last = groups.setdefault(f"{text}\n{list(stored)}", Alike(columns, stored, []))
         last.parts.append(part)
     return list(groups.values())
 
@@ -122,14 +126,14 @@ def _reasons(store: Store, state: State, parts: Sequence[CountedPart]) -> Iterat
     if left_out:
         yield f"{left_out:,} items in them do not count"
     wanted = results_schema(state)
-    other = sum(len(group.parts) for group in alike(store, parts) if not _has(group.columns, wanted))
+    other = sum(len(group.parts) for group in alike(store, parts, state.renames) if not _has(group, wanted))
     if other:
         yield f"{other:,} of them have other columns or types than the dataset has now"
 
 
-def _has(columns: pa.Schema, wanted: pa.Schema) -> bool:
-    return len(columns) == len(wanted) and all(
-        field.name in columns.names and columns.field(field.name).type == field.type for field in wanted
+def _has(group: Alike, wanted: pa.Schema) -> bool:
+    return len(group.columns) == len(wanted) and all(
+        group.stored.get(field.name) == field.name and group.columns.field(field.name).type == field.type for field in wanted
     )
 
 

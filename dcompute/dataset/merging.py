@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import tempfile
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from dcompute.dataset.hiding import Hides, without
 from dcompute.dataset.names import compacted_name, new_id
 from dcompute.dataset.outcomes import prefetched
 from dcompute.dataset.parts import explained, source_of
+from dcompute.dataset.renames import Renames
 from dcompute.dataset.schema import cast
 from dcompute.dataset.state import CountedPart
 from dcompute.dataset.store import Store
@@ -50,6 +51,7 @@ class Merge:
     hides: Hides  #: for results
     sort_by: str | None = None  #: a column; None: in the order of the parts
     target: int = TARGET
+    renames: Renames = field(default_factory=Renames)  #: of columns, which parts have by the names of their time
 
     @property
     def size(self) -> int:
@@ -81,13 +83,14 @@ class Merge:
     def _pieces(self, part: CountedPart) -> Iterator[pa.Table]:
         with opened(self.store, part.name) as file:
             columns = file.schema_arrow.names
-            if unknown := set(columns).difference(self.schema.names):
+            now = {old: name for name, old in self.renames.stored(columns, part.position).items()}
+            if unknown := {name for name in columns if now[name] not in self.schema.names}:
                 raise DatasetCorruptError(
                     f"{part.name} has the column {min(unknown)!r}, of which the log's schema says nothing: it was changed from outside. "
                     "Restore the file from a copy"
                 )
             for batch in file.iter_batches(_READ_ROWS, columns=columns):
-                yield cast(pa.Table.from_batches([batch]), self.schema)
+                yield cast(pa.Table.from_batches([batch]).rename_columns([now[name] for name in columns]), self.schema)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ Nothing is listed and nothing is guessed: the log names the parts, its schema gi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ from dcompute.dataset.hiding import Hides, joined_keys, without
 from dcompute.dataset.outcomes import ROW_BITS, iter_outcomes, load, prefetched
 from dcompute.dataset.parts import ATTEMPTS_SCHEMA, read_attempts
 from dcompute.dataset.pieces import File, Piece, by_rows, by_size
+from dcompute.dataset.renames import Renames
 from dcompute.dataset.schema import RESERVED, cast, from_text
 from dcompute.dataset.state import CountedBatch, State
 from dcompute.dataset.store import Store
@@ -53,6 +54,7 @@ class Reader:
     attempts: bool  #: attempts parts, or results parts
     where: Filter | None = None  #: which rows are wanted
     doubles: Callable[[], Hides] | None = None  #: keys that count elsewhere, as hides of all their rows here
+    renames: Renames = field(default_factory=Renames)  #: of columns, which files have by the names of their time
 
     def __dask_tokenize__(self) -> tuple[Any, ...]:
         where = None if self.where is None else str(self.where.expression)
@@ -92,7 +94,10 @@ class Reader:
         return list(prefetched(lambda file: self._file(file, wanted), piece.files, False))
 
     def _file(self, file: File, wanted: pa.Schema) -> pa.Table:
-        table = read_attempts(self.store, file.name, wanted.names) if self.attempts else fetch(self.store, file, wanted, self.where)
+        if self.attempts:
+            table = read_attempts(self.store, file.name, wanted.names)
+        else:
+            table = fetch(self.store, file, wanted, where=self.where, renames=self.renames)
         if file.rows is not None:
             table = table.take(pa.array(file.rows, pa.int64()))
         return cast(without(table, file.left_out), wanted)
@@ -143,7 +148,8 @@ def failures_arrow(store: Store, state: State, columns: Sequence[str] | None = N
 def reading_results(store: Store, state: State, columns: Sequence[str] | None = None, filters: Any = None) -> Reading:
     """The results, before they are read; see :func:`results`."""
     schema = results_schema(state)
-    reader = Reader(store, schema, _carried(state.hides), state.number, attempts=False, where=Filter.of(filters, schema))
+    where = Filter.of(filters, schema)
+    reader = Reader(store, schema, _carried(state.hides), state.number, attempts=False, where=where, renames=state.renames)
     files = (File(part.name, part.position, part.left_out, size=part.size, count=part.rows) for part in state.counted_parts() if part.rows)
     pieces = by_size(files, most_files=PARTITION_FILES, most_bytes=PARTITION_BYTES, schema=schema)
     return Reading(reader, pieces, check_columns(columns, schema), "results")

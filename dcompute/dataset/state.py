@@ -7,8 +7,24 @@ from collections.abc import Iterable, Iterator
 
 from dcompute.dataset.batches import Batches
 from dcompute.dataset.counted import CountedBatch, CountedPart
-from dcompute.dataset.entries import Action, Add, AddBatch, Adopted, Close, Entry, Hide, Open, Replace, RunInfo, Sent, SetSchema, Vacuum
+from dcompute.dataset.entries import (
+    Action,
+    Add,
+    AddBatch,
+    Adopted,
+    Close,
+    Entry,
+    Hide,
+    Open,
+    Rename,
+    Replace,
+    RunInfo,
+    Sent,
+    SetSchema,
+    Vacuum,
+)
 from dcompute.dataset.growing import Names, Positions
+from dcompute.dataset.renames import Renames
 from dcompute.dataset.tally import Tally
 from dcompute.errors import DatasetCorruptError
 from dcompute.records import ItemKey
@@ -40,6 +56,7 @@ class State:
         self.outcome = ""  #: how the last driver's run ended, as its close says it
         self.closed: set[int] = set()  #: those of them that their own drivers closed
         self.schema: str | None = None  #: of the results; None while there are none
+        self.renames = Renames()  #: of its columns
         self.batches = Batches()  #: in the order in which they were added
         self.hidden_at = 0  #: position of the newest hide; 0: nothing was ever hidden
         self.sent: dict[ItemKey, str] = {}  #: batch id of items sent at most once that have no outcome yet
@@ -153,6 +170,8 @@ class State:
                 self._settle(action.epochs)
             case SetSchema():
                 self.schema = action.schema
+            case Rename():
+                self.renames = self.renames.then(position, action.columns)
             case Sent():
                 self.sent.update(dict.fromkeys(action.keys, action.batch))
                 self.sent_batches[action.batch] = action.keys

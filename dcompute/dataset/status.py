@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from dcompute.dataset.deletion import Deletion
     from dcompute.dataset.files import Files
     from dcompute.dataset.frames import Reading
+    from dcompute.dataset.renaming import Renaming
     from dcompute.dataset.vacuum import Vacuumed
 
 #: A heartbeat from elsewhere as old as this (seconds, by two clocks) says that its driver is gone; for people, no decision rests on it.
@@ -241,6 +242,21 @@ class Dataset(Readable):
 
         self._refuse_past("delete")
         done = delete(self._store, keys, run=run)
+        self.refresh()
+        return done
+
+    def rename(self, columns: Mapping[str, str]) -> Renaming:
+        """Give columns of the results other names, in all that was written so far. Needs that no run is at work.
+
+        Parameters
+        ----------
+        columns
+            Old names and new ones; all at once, so that two columns may change names.
+        """
+        from dcompute.dataset.renaming import rename
+
+        self._refuse_past("rename")
+        done = rename(self._store, columns)
         self.refresh()
         return done
 

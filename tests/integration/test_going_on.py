@@ -279,6 +279,48 @@ def test_a_schema_declared_later_must_meet_what_is_there(tmp_path: Path) -> None
 # -------------------------------------------------------------------------------------------------------------------------- names
 
 
+def test_a_column_that_is_declared_to_be_renamed_is_one_in_old_and_new_rows(tmp_path: Path) -> None:
+    """What an interrupted run wrote and nobody committed has the new name too; the same declaration again renames nothing."""
+
+    def first(x: int) -> dict[str, int]:
+        return {"temp": x}
+
+    @dc.workload(renames={"temp": "celsius"}, schema={"celsius": "int64", "temp": "string"})
+    def second(x: int) -> dict[str, Any]:
+        return {"celsius": x, "temp": f"{x} degrees"}
+
+    url = tmp_path / "d"
+    finished(first, range(3), url, name="measured")
+    entries = sorted((url / "log").glob("*.json"), reverse=True)
+    entries[0].unlink(missing_ok=True)  # last.json
+    for entry in entries[1:]:
+        added = '"do":"add"' in entry.read_text()
+        entry.unlink()
+        if added:
+            break
+    assert dc.open(url).status().succeeded < 3
+    assert finished(second, range(5), url, name="measured", on_change="keep").summary().succeeded == 2
+    expected = {(str(x), x, None if x < 3 else f"{x} degrees") for x in range(5)}
+    for _ in range(2):
+        table = dc.open(url).to_arrow()
+        assert set(zip(*(table[name].to_pylist() for name in ("item_key", "celsius", "temp")), strict=True)) == expected
+        finished(second, range(5), url, name="measured", on_change="keep")
+    assert dc.open(url).history()["what"].str.contains("renamed").sum() == 1
+
+
+def test_a_declaration_that_names_no_column_is_refused_before_the_first_batch(tmp_path: Path) -> None:
+    """The nearest name is in the error; a dataset that has nothing yet has nothing to rename."""
+    work = dc.workload(renames={"tmep": "celsius"})(one_column)
+    finished(work, range(2), tmp_path / "new", name="w")
+    finished(one_column, range(2), tmp_path / "d", name="w")
+    with pytest.raises(SchemaError, match="did you mean 'temp'"):
+        dc.map(work, range(2), tmp_path / "d", name="w")
+
+
+def one_column(x: int) -> dict[str, int]:
+    return {"temp": x}
+
+
 def test_a_dataset_has_one_workload_by_name(tmp_path: Path) -> None:
     """``name=`` says what the dataset calls it; another lambda under the same name is an older form of the function."""
     finished(lambda number: number, [1], tmp_path / "d", name="same")

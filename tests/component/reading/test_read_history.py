@@ -117,11 +117,11 @@ def test_few_entries_are_read_to_find_a_time(told: Any, monkeypatch: pytest.Monk
     assert len(read) <= 8
 
 
-@pytest.mark.parametrize("verb", ["cancel", "compact", "vacuum", "delete"])
+@pytest.mark.parametrize("verb", ["cancel", "compact", "vacuum", "delete", "rename"])
 def test_what_was_cannot_be_changed(told: Any, verb: str) -> None:
     """A dataset as of an earlier entry refuses whatever would act on the one of today."""
     with pytest.raises(UsageError, match=re.escape(f"{verb}()")):
-        getattr(open_dataset(told.store.url, at=3), verb)()
+        getattr(open_dataset(told.store.url, at=3), verb)(*[{"n": "m"}] * (verb == "rename"))
 
 
 def test_parts_that_vacuum_removed_are_named(told: Any) -> None:

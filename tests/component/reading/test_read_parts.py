@@ -126,7 +126,7 @@ def _whole(store: Store, name: str) -> int:
 
 def _shares(store: Store, name: str) -> int:
     wanted = pa.schema([("n", pa.int64())])
-    return sum(fetch(store, File(name, 0, share=(index, 2)), wanted, None).num_rows for index in range(2))
+    return sum(fetch(store, File(name, 0, share=(index, 2)), wanted).num_rows for index in range(2))
 
 
 def _in_pieces(store: Store, name: str) -> int:

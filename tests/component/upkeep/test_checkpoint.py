@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from dcompute.dataset import checkpoint, checkpoint_file
 from dcompute.dataset.checkpoint import Checkpoints, read_state, staying
 from dcompute.dataset.checkpoint_file import from_bytes, to_bytes
-from dcompute.dataset.entries import Add, AddBatch, Adopted, Close, Entry, Hide, Open, Replace, RunInfo, Sent, SetSchema, Vacuum
+from dcompute.dataset.entries import Add, AddBatch, Adopted, Close, Entry, Hide, Open, Rename, Replace, RunInfo, Sent, SetSchema, Vacuum
 from dcompute.dataset.log import Log
 from dcompute.dataset.names import checkpoint_name, entry_name
 from dcompute.dataset.state import State, fold
@@ -59,6 +59,7 @@ actions = st.one_of(
         Replace, parts=st.lists(parts.map(lambda part: part.name), max_size=2).map(tuple), by=st.tuples(parts), read_at=st.integers(0, 3)
     ),
     st.builds(SetSchema, schema=st.text(max_size=3)),
+    st.builds(Rename, columns=st.lists(st.tuples(st.text(max_size=2), st.text(max_size=2)), max_size=2).map(tuple)),
     st.builds(Sent, batch=names, keys=some_keys),
     st.builds(RunInfo, run=st.just("r1"), version=st.none() | st.just("2"), seed=st.integers(0, 9)),
     st.builds(Adopted, epochs=st.lists(st.integers(1, 5), max_size=3).map(tuple)),
@@ -238,7 +239,7 @@ def spoil(inner, name, data, damage):
         # in the first page: its checksum tells
         inner.write(name, data[:40] + bytes([data[40] ^ 1]) + data[41:])
     elif damage == "version":
-        inner.write(name, data.replace(b'{"checkpoint": 1,', b'{"checkpoint": 2,'))
+        inner.write(name, data.replace(b'{"checkpoint": 1,', b'{"checkpoint": 9,'))
     else:
         other = from_bytes(data)
         other.entry_id = "another"

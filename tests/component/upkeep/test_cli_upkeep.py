@@ -46,6 +46,16 @@ def test_compact_all_sorted(dataset):
     assert "no column 'm'" in call("compact", dataset.url, "--sort-by", "m", code=2)
 
 
+def test_rename(dataset):
+    """Columns get their names at once; what was done before is told, and what is no pair of names is bad use."""
+    assert "renamed n to m" in call("rename", dataset.url, "n=m")
+    assert "nothing to rename" in call("rename", dataset.url, "n=m")
+    assert json.loads(call("rename", dataset.url, "m=n", "--json"))["columns"] == {"m": "n"}
+    assert "no column 'k'" in call("rename", dataset.url, "k=m", code=2)
+    assert "is not OLD=NEW" in call("rename", dataset.url, "n", code=2)
+    assert "two names" in call("rename", dataset.url, "n=a", "n=b", code=2)
+
+
 def test_delete_asks(dataset):
     """Without --yes it asks, and a no deletes nothing."""
     call("delete", dataset.url, "--key", "3", input="n\n", code=1)
