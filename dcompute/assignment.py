@@ -136,7 +136,7 @@ class Assignment:
         spec = _spec(work, source, store, params=params, modules=modules, seed=seed, name=name)
         state = Writer.check(store, spec.workload, options.takeover)
         if not (work.renames and state.unsettled):  # else the columns in question may be in what is adopted first
-            due_before(state, work.renames, spec.schema)
+            due_before(store, state, work.renames, schema=spec.schema)
         return cls(
             workload=work,
             source=source,

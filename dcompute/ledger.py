@@ -89,7 +89,7 @@ class Ledger:
             )
         )
         info = RunInfo(run=spec.run, version=spec.version, params_digest=spec.params_digest, code_digest=spec.code_digest, seed=spec.seed)
-        renaming = due_before(writer.state, renames, spec.schema)
+        renaming = due_before(writer.store, writer.state, renames, schema=spec.schema)
         insist(lambda: writer.commit([info, *renaming]))
         ledger = cls(writer, spec, patience)
         ledger.adopted = len(adopted)

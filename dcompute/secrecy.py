@@ -14,12 +14,21 @@ _QUERY = re.compile(r"(\w+://[^\s'\"?]*)\?[^\s'\"]+")
 _PLAIN = frozenset({"endpoint_url", "account_name", "project", "region_name", "default_location", "location_mode", "access", "token_uri"})
 #: Shorter texts are no secrets, and hiding them would hide words.
 _SHORTEST = 6
+_LONGEST = 200
 _NAME = re.compile(r"(?i)(pass|secret|token|credential|auth|api[-_]?key|access[-_]?key|sas|signature)")
 
 
 def shown(text: object) -> str:
     """Text in which what logs in to a URL, and what follows its ``?``, is hidden."""
     return _QUERY.sub(rf"\1?{HIDDEN}", _LOGIN.sub(f"{HIDDEN}@", str(text)))
+
+
+def shown_value(name: str, value: object) -> str:
+    """A value of a column, or of whatever has a name, for a message: short, and not at all where its name speaks of a secret."""
+    if _NAME.search(name):
+        return HIDDEN
+    text = shown(repr(value))
+    return text if len(text) <= _LONGEST else text[:_LONGEST] + "..."
 
 
 def secrets_in(options: Mapping[str, Any]) -> frozenset[str]:

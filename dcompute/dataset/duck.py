@@ -11,8 +11,10 @@ from typing import Any
 import pyarrow as pa
 
 from dcompute.dataset.files import Alike, alike, is_hit
+from dcompute.dataset.foreign import refuse_wide_decimals, without_halves
 from dcompute.dataset.reading import reading_results, results_schema
 from dcompute.dataset.renames import Renames
+from dcompute.dataset.schema import cast as brought
 from dcompute.dataset.state import CountedPart, State
 from dcompute.dataset.store import Store
 
@@ -48,13 +50,25 @@ def relation(connection: Any, store: Store, state: State) -> Any:
     can_be_told = len({name.casefold() for name in types}) == len(types)
     found = _of_files(connection, store, parts, types, with_file=touched, renames=state.renames) if parts and can_be_told else None
     if found is None:
-        return connection.from_arrow(reading_results(store, state).to_arrow())
+        return in_memory(connection, reading_results(store, state).to_arrow())
     return _counting(connection, state, parts, found).project(", ".join(map(_quoted, types))) if touched else found
 
 
 def types_of(connection: Any, schema: pa.Schema) -> dict[str, str]:
-    """DuckDB's names of the types of columns."""
-    return dict(zip(schema.names, map(str, connection.from_arrow(schema.empty_table()).types), strict=True))
+    """DuckDB's names of the types of columns.
+
+    Raises
+    ------
+    UsageError
+        It has no form for one.
+    """
+    refuse_wide_decimals(schema, "DuckDB")
+    return dict(zip(schema.names, map(str, in_memory(connection, schema.empty_table()).types), strict=True))
+
+
+def in_memory(connection: Any, table: pa.Table) -> Any:
+    """A relation of rows that are in memory."""
+    return connection.from_arrow(brought(table, without_halves(table.schema)))
 
 
 def cast(found: Any, types: Mapping[str, str]) -> Any:

@@ -148,9 +148,9 @@ class Datasets(Readable):
 
     def _relation(self, connection: Any) -> Any:
         reading = self._results(None, None, False)
-        if self._column or any(len(one.kinds) for one in self._doubles):
-            return connection.from_arrow(reading.to_arrow())
         types = duck.types_of(connection, reading.schema)
+        if self._column or any(len(one.kinds) for one in self._doubles):
+            return duck.in_memory(connection, reading.to_arrow())
         found = [duck.relation(connection, one._store, one.state) for one in self._datasets]
         return reduce(lambda a, b: a.union(b), [duck.cast(one, types) for one in found])
 

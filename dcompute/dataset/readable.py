@@ -80,12 +80,18 @@ class Readable(ABC):
         ------
         MissingExtraError
             Polars is not installed.
+        UsageError
+            A column has a type that Polars has no form for.
         """
         try:
             import polars
         except ImportError as error:
             raise MissingExtraError('to_polars() needs Polars: pip install "dcompute[polars]"') from error
-        found = polars.from_arrow(self._results(columns, filters, inputs).to_arrow())
+        from dcompute.dataset.foreign import refuse_wide_decimals
+
+        reading = self._results(columns, filters, inputs)
+        refuse_wide_decimals(reading.schema, "Polars")
+        found = polars.from_arrow(reading.to_arrow())
         assert isinstance(found, polars.DataFrame)
         return found
 
@@ -106,6 +112,8 @@ class Readable(ABC):
         ------
         MissingExtraError
             DuckDB is not installed.
+        UsageError
+            A column has a type that DuckDB has no form for.
         """
         try:
             import duckdb

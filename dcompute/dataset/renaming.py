@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from dcompute.dataset.entries import Action, Rename, SetSchema
+from dcompute.dataset.examples import example_of
 from dcompute.dataset.keeper import Keeper
 from dcompute.dataset.lease import Clock
 from dcompute.dataset.renames import Pairs, outstanding, pairs_of, renamed
@@ -75,11 +76,13 @@ def rename(store: Store, columns: Mapping[str, str], *, clock: Clock = time) -> 
     return _done(store, () if entry is None else entry.actions)
 
 
-def due_before(state: State, declared: Pairs, schema: str | None) -> tuple[Action, ...]:
+def due_before(store: Store, state: State, declared: Pairs, *, schema: str | None) -> tuple[Action, ...]:
     """The actions that a run commits before its first batch, so that its workload's declaration holds; mostly none.
 
     Parameters
     ----------
+    store
+        The dataset's.
     state
         What the log says.
     declared
@@ -93,7 +96,13 @@ def due_before(state: State, declared: Pairs, schema: str | None) -> tuple[Actio
         There is no such column, two would have one name, or a declared type does not fit the columns after it.
     """
     actions = _actions(state, declared, by_workload=True) if declared and state.schema is not None else ()
-    join_declared(next((action.schema for action in actions if isinstance(action, SetSchema)), state.schema), schema)
+    known = next((action.schema for action in actions if isinstance(action, SetSchema)), state.schema)
+
+    def example(column: str) -> str:
+        was = {new: old for action in actions if isinstance(action, Rename) for old, new in action.columns}
+        return example_of(store, state, was.get(column, column))
+
+    join_declared(known, schema, example=example)
     return actions
 
 

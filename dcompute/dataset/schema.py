@@ -14,7 +14,7 @@ import base64
 import datetime
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any
@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 
 from dcompute.dataset import meeting
 from dcompute.errors import SchemaError, WorkloadError
+from dcompute.secrecy import shown_value
 
 #: Columns that every results part begins with; a result may not have them.
 RESERVED = ("item_key", "key_kind")
@@ -169,8 +170,15 @@ def join(old: str | None, new: str | None) -> str | None:
     return to_text(join_schemas(from_text(old), from_text(new)))
 
 
-def join_declared(known: str | None, schema: str | None) -> str | None:
+def join_declared(known: str | None, schema: str | None, *, example: Callable[[str], str] = lambda _column: "") -> str | None:
     """The schema of a dataset for which another one is declared now: what is there stays readable.
+
+    Parameters
+    ----------
+    known, schema
+        The dataset's, and the declared one.
+    example
+        What a row has in a column, for the error.
 
     Raises
     ------
@@ -180,9 +188,11 @@ def join_declared(known: str | None, schema: str | None) -> str | None:
     try:
         return join(known, schema)
     except SchemaError as error:
+        row = example(error.column)
         raise SchemaError(
-            f"schema= declares column {error.column!r} as {error.types[1]}, and the dataset has it as {error.types[0]}; these two cannot "
-            "meet. Declare a type that holds both, give the column another name, or write to another dataset",
+            f"schema= declares column {error.column!r} as {error.types[1]}, and the dataset has it as {error.types[0]}"
+            f"{f' ({row})' if row else ''}; these two cannot meet. Declare a type that holds both, give the column another name, or write "
+            "to another dataset",
             column=error.column,
             types=error.types,
         ) from None
@@ -267,7 +277,7 @@ def _reshaped(value: Any, type_: pa.DataType) -> Any:
 
 def misfit(values: pa.ChunkedArray, type_: pa.DataType, column: str) -> SchemaError:
     """The error of a column that does not fit a type, with its first value that does not."""
-    value = _first_misfit(values, type_)
+    value = _first_misfit(values, type_, column)
     return SchemaError(
         f"Column {column!r} has {values.type} values where {type_} is needed{f', and {value} does not fit' if value else ''}. "
         f"Return one type from the workload, or declare schema= with one that holds both.",
@@ -277,15 +287,14 @@ def misfit(values: pa.ChunkedArray, type_: pa.DataType, column: str) -> SchemaEr
     )
 
 
-def _first_misfit(values: pa.ChunkedArray, type_: pa.DataType) -> str:
+def _first_misfit(values: pa.ChunkedArray, type_: pa.DataType, column: str) -> str:
     low, high = 0, len(values)
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if _misfits(values.slice(low, middle - low), type_) else (middle, high)
     if low == high:
         return ""
-    text = repr(values[low].as_py())
-    return text if len(text) <= 200 else text[:200] + "..."
+    return shown_value(column, values[low].as_py())
 
 
 def _misfits(values: pa.ChunkedArray, type_: pa.DataType) -> bool:

@@ -16,12 +16,12 @@ import pyarrow as pa
 from dcompute.dataset.meeting import meet_fields
 from dcompute.dataset.schema import cast_column, marked
 from dcompute.errors import SchemaError
+from dcompute.secrecy import HIDDEN, shown_value
 
 _NONE = type(None)
 _TROUBLE = (pa.ArrowException, ValueError, TypeError, OverflowError)
 #: A list array with 32 bit offsets holds fewer elements.
 _LARGE = 2**31 - 1
-_LONGEST = 200
 
 
 def column(values: Sequence[Any], name: str) -> pa.Array:
@@ -49,12 +49,6 @@ def column(values: Sequence[Any], name: str) -> pa.Array:
         if grouper is None or len({grouper(value) for value in values if value is not None}) == 1:
             return _array(kind, values, name)
     return _mixed(values, name)
-
-
-def excerpt(value: Any) -> str:
-    """A value of a known type for a message."""
-    text = repr(value)
-    return text if len(text) <= _LONGEST else text[:_LONGEST] + "..."
 
 
 def _group_of(kind: type) -> Callable[[Any], Hashable] | None:
@@ -96,10 +90,10 @@ def _meeting(field: pa.Field, array: pa.Array, name: str, member: Any) -> pa.Fie
     except SchemaError as error:
         raise SchemaError(
             f"Column {name!r} has {error.types[0]} and {error.types[1]} values in one result or batch, and these cannot meet: "
-            f"{excerpt(member)} is {error.types[1]}. Return one type from the workload, or declare schema=.",
+            f"{shown_value(name, member)} is {error.types[1]}. Return one type from the workload, or declare schema=.",
             column=name,
             types=error.types,
-            value=excerpt(member),
+            value=shown_value(name, member),
         ) from None
 
 
@@ -118,12 +112,14 @@ def _array(kind: type, values: Sequence[Any], name: str) -> pa.Array:
     except SchemaError:
         raise
     except _TROUBLE as error:
-        value = _first_bad(kind, values, name)
+        value = shown_value(name, _first_bad(kind, values, name))
+        # Arrow's words have the value too
+        why = f": {error}" if value != HIDDEN else ""
         raise SchemaError(
-            f"Column {name!r}: {excerpt(value)} ({kind.__name__}) has no Arrow type: {error}",
+            f"Column {name!r}: {value} ({kind.__name__}) has no Arrow type{why}",
             column=name,
             types=(kind.__name__, ""),
-            value=excerpt(value),
+            value=value,
         ) from error
 
 

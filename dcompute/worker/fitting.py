@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 from dcompute.dataset.meeting import is_list, list_like, meet_fields
 from dcompute.dataset.schema import RESERVED, cast_column, from_text, marked, meet
 from dcompute.errors import SchemaError
+from dcompute.secrecy import shown_value
 from dcompute.worker.blocks import fitted
-from dcompute.worker.columns import excerpt
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,13 +167,13 @@ def _of_item(values: pa.ChunkedArray, starts: list[int], item: int) -> pa.Chunke
 
 def _misfit(error: SchemaError, values: pa.ChunkedArray) -> Misfit:
     message = error.message
-    if not error.value and (value := _first_value(values)):
+    if not error.value and (value := _first_value(error.column, values)):
         message = f"{message} The value is {value}."
     return Misfit(error.column, message)
 
 
-def _first_value(values: pa.ChunkedArray) -> str:
+def _first_value(name: str, values: pa.ChunkedArray) -> str:
     present = values.drop_null()
     with contextlib.suppress(ValueError, OverflowError, ArithmeticError):  # a time that Python has no form for
-        return excerpt(present[0].as_py()) if len(present) else ""
+        return shown_value(name, present[0].as_py()) if len(present) else ""
     return ""

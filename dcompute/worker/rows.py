@@ -117,8 +117,21 @@ def to_table(frame: Any) -> pa.Table:
         if times > 1:
             raise SchemaError(f"A result has the column {name!r} {times} times: give each column a name of its own.", column=name)
     _refuse_reserved(table.column_names)
+    _refuse_periods(table.schema)
     _refuse_broken(table, type_name(frame))
     return table.replace_schema_metadata(None)
+
+
+def _refuse_periods(schema: pa.Schema) -> None:
+    for field in schema:
+        # stored as what Arrow makes of it, a month would be the number 648
+        if getattr(field.type, "extension_name", "") == "pandas.period":
+            raise SchemaError(
+                f"Column {field.name!r} has periods, for which Parquet has no form: return their beginnings, .dt.to_timestamp(), or "
+                "text, .astype(str).",
+                column=field.name,
+                types=(str(field.type), ""),
+            )
 
 
 def _refuse_broken(table: pa.Table, made_as: str) -> None:

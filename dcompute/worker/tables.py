@@ -18,10 +18,10 @@ from dcompute.dataset.parts import mark_name, results_name, write_attempts, writ
 from dcompute.dataset.schema import cast, from_text, join_schemas, marked, to_text
 from dcompute.errors import SchemaError
 from dcompute.records import BatchSpec, Failure, Kind, PartRef, Receipt, RunSpec
+from dcompute.secrecy import shown_value
 from dcompute.worker.attempts import Attempts
 from dcompute.worker.blocks import MOST_COLUMNS, Entry, blocks, fitted, table_of
 from dcompute.worker.briefing import brief
-from dcompute.worker.columns import excerpt
 from dcompute.worker.rows import Rows, count
 
 #: A results part is written when so many bytes are held.
@@ -252,6 +252,6 @@ def _first_value(rows: Any, name: str) -> str:
     if isinstance(rows, pa.Table):
         if name not in rows.column_names:
             return ""
-        return next((excerpt(value.as_py()) for value in rows.column(name) if value.is_valid), "")
+        return next((shown_value(name, value.as_py()) for value in rows.column(name) if value.is_valid), "")
     each = [rows] if type(rows) is dict else rows
-    return next((excerpt(row[name]) for row in chain(each) if row.get(name) is not None), "")
+    return next((shown_value(name, row[name]) for row in chain(each) if row.get(name) is not None), "")
