@@ -198,17 +198,19 @@ class Run:
 
         return Dataset(self._driver.assignment.store)
 
-    def results(self) -> Any:
-        """The whole dataset's results as a Dask dataframe: item_key, key_kind and the user's columns."""
-        return self.dataset.results()
+    def results(self, columns: Sequence[str] | None = None, filters: Any = None, *, inputs: bool = False) -> Any:
+        """The whole dataset's results as a Dask dataframe: item_key, key_kind and the user's columns; see :meth:`Dataset.results`."""
+        return self.dataset.results(columns, filters, inputs=inputs)
 
-    def attempts(self) -> Any:
-        """The whole dataset's attempts as a Dask dataframe, a row an attempt."""
-        return self.dataset.attempts()
+    def attempts(self, columns: Sequence[str] | None = None, filters: Any = None) -> Any:
+        """The whole dataset's attempts as a Dask dataframe, a row an attempt; see :meth:`Dataset.attempts`."""
+        return self.dataset.attempts(columns, filters)
 
-    def failures(self, by: Literal["kind", "error", "host"] | None = None) -> Any:
-        """What failed at last in the whole dataset: a row a failed item, or grouped by kind, error or host."""
-        return self.dataset.failures(by=by)
+    def failures(
+        self, by: Literal["kind", "error", "host"] | None = None, *, columns: Sequence[str] | None = None, filters: Any = None
+    ) -> Any:
+        """What failed at last in the whole dataset: a row a failed item, or grouped; see :meth:`Dataset.failures`."""
+        return self.dataset.failures(by, columns=columns, filters=filters)
 
     def as_completed(self) -> Iterator[Outcome]:
         """The outcome of each item of this run, as it is committed; ends with the run.

@@ -11,6 +11,7 @@ import click
 
 from dcompute.cli import exits
 from dcompute.cli.options import Headed, option, unique
+from dcompute.cli.reading import datasets, opened
 from dcompute.cli.tables import print_json, print_table, rows
 
 #: Columns that a table shows; JSON has all.
@@ -31,87 +32,88 @@ def _common(name: str, short: str) -> Callable[[Callable[..., Any]], click.Comma
     def made(function: Callable[..., Any]) -> click.Command:
         for add in (_json, _scheduler, _run):
             function = add(function)
-        return click.command(name, cls=Headed, short_help=short, epilog=exits.HELP)(click.argument("dataset")(function))
+        return click.command(name, cls=Headed, short_help=short, epilog=exits.HELP)(datasets(function))
 
     return made
 
 
 @_common("summary", "What the newest run did, in short.")
-def summary(dataset: str, **given: Any) -> None:
+def summary(datasets: tuple[str, ...], **given: Any) -> None:
     """Say what the newest run of DATASET did: items, rates, where the time of the slots went, what failed.
 
     \b
     Examples:
       dcompute report summary out/flux
       dcompute report summary out/flux --run all --json | jq .busy
+      dcompute report summary 'lab/*' --run all
     """
-    _show("summary", dataset, given, {})
+    _show("summary", datasets, given, {})
 
 
 @_common("throughput", "How much was done when.")
 @option("Options", "--bins", type=click.IntRange(1, 512), help="At most so many rows a run.")
-def throughput(dataset: str, bins: int | None, **given: Any) -> None:
+def throughput(datasets: tuple[str, ...], bins: int | None, **given: Any) -> None:
     """Tell the rate and the slots at work of DATASET over time, run by run.
 
     \b
     Example:
       dcompute report throughput out/flux --run last --bins 20
     """
-    _show("throughput", dataset, given, {"bins": bins})
+    _show("throughput", datasets, given, {"bins": bins})
 
 
 @_common("failures", "Failures by kind, exception and host.")
 @option("Options", "--by", type=click.Choice(["kind", "error", "host"]), help="By this only.")
-def failures(dataset: str, by: str | None, **given: Any) -> None:
+def failures(datasets: tuple[str, ...], by: str | None, **given: Any) -> None:
     """Count the attempts of DATASET that failed, by kind, exception and host, with an example each.
 
     \b
     Example:
       dcompute report failures out/flux --by host
     """
-    _show("failures", dataset, given, {"by": by})
+    _show("failures", datasets, given, {"by": by})
 
 
 @_common("resources", "What attempts used, what held them up, and advice.")
 @option("Options", "--memory", metavar="SIZE", help="What an item asks for, such as '2 GiB': it is compared with what was used.")
 @option("Options", "--cpus", type=click.FloatRange(min=0, min_open=True), help="What an item asks for.  [default: 1]")
-def resources(dataset: str, memory: str | None, cpus: float | None, **given: Any) -> None:
+def resources(datasets: tuple[str, ...], memory: str | None, cpus: float | None, **given: Any) -> None:
     """Say what the attempts of DATASET used and what held them up, by workload version and host, with advice.
 
     \b
     Example:
       dcompute report resources out/flux --memory '2 GiB'
     """
-    _show("resources", dataset, given, {"memory": memory, "cpus": cpus})
+    _show("resources", datasets, given, {"memory": memory, "cpus": cpus})
 
 
 @_common("scaling", "What more slots, workers or hosts gave.")
 @option("Options", "--by", type=click.Choice(["slots", "workers", "hosts"]), help="What counts as an instance.  [default: slots]")
-def scaling(dataset: str, by: str | None, **given: Any) -> None:
+def scaling(datasets: tuple[str, ...], by: str | None, **given: Any) -> None:
     """Tell how the rate of DATASET grew with the slots, workers or hosts at work, and where it bends.
 
     \b
     Example:
       dcompute report scaling out/flux --by workers
     """
-    _show("scaling", dataset, given, {"by": by})
+    _show("scaling", datasets, given, {"by": by})
 
 
 @_common("history", "All runs, one after another.")
-def history(dataset: str, **given: Any) -> None:
+def history(datasets: tuple[str, ...], **given: Any) -> None:
     """Tell what each run of DATASET did and used.
 
     \b
     Example:
       dcompute report history out/flux
     """
-    _show("history", dataset, given, {})
+    _show("history", datasets, given, {})
 
 
 @_common("cost", "What runs cost, by the price of a node's hour.")
 @option("Options", "--price", "prices", multiple=True, required=True, metavar="PRICE|HOST=PRICE",
         help="Of an hour of a node. HOST may have wildcards; the first that fits counts, a price without HOST for all others.")  # fmt: skip
-def cost(dataset: str, prices: tuple[str, ...], **given: Any) -> None:
+def cost(datasets: tuple[str, ...], prices: tuple[str, ...], **given: Any) -> None:
     """Tell what each run of DATASET cost: hours of its hosts, times their price.
 
     \b
@@ -119,14 +121,14 @@ def cost(dataset: str, prices: tuple[str, ...], **given: Any) -> None:
       dcompute report cost out/flux --price 0.8
       dcompute report cost out/flux --price 'gpu-*=3.2' --price 0.8
     """
-    _show("cost", dataset, given, {"price": _priced(prices)})
+    _show("cost", datasets, given, {"price": _priced(prices)})
 
 
 @click.command("html", cls=Headed, short_help="All of them as one HTML page, with plots.", epilog=exits.HELP)
-@click.argument("dataset")
+@datasets
 @option("Options", "-o", "--output", metavar="FILE", default="report.html", show_default=True, help="The file to write.")
 @_scheduler
-def html(dataset: str, output: str, scheduler: str | None) -> None:
+def html(datasets: tuple[str, ...], output: str, scheduler: str | None) -> None:
     """Write one HTML file about DATASET that needs no network: slots, rate, durations, failures, resources, scaling, history.
 
     It needs Bokeh: pip install "dcompute[report]".
@@ -135,11 +137,10 @@ def html(dataset: str, output: str, scheduler: str | None) -> None:
     Example:
       dcompute report html s3://lab/flux -o flux.html
     """
-    import dcompute as dc
     from dcompute.report.page import page
 
     with _on(scheduler):
-        text = page(dc.open(dataset))
+        text = page(opened(datasets))
     path = Path(output)
     path.write_text(text, encoding="utf-8")
     click.echo(f"{path}: {len(text) / 1e6:.1f} MB")
@@ -148,12 +149,10 @@ def html(dataset: str, output: str, scheduler: str | None) -> None:
 COMMANDS = (summary, throughput, failures, resources, scaling, history, cost, html)
 
 
-def _show(name: str, dataset: str, given: Mapping[str, Any], options: Mapping[str, Any]) -> None:
-    import dcompute as dc
-
+def _show(name: str, datasets: tuple[str, ...], given: Mapping[str, Any], options: Mapping[str, Any]) -> None:
     chosen = {option: value for option, value in options.items() if value is not None}
     with _on(given["scheduler"]):
-        frame = dc.open(dataset).report(name, run=given["run"], **chosen)
+        frame = opened(datasets).report(name, run=given["run"], **chosen)
     if given["as_json"]:
         print_json(rows(frame), None, click.echo)
     elif not len(frame):

@@ -8,6 +8,7 @@ import click
 
 from dcompute.cli import exits
 from dcompute.cli.options import Headed, option
+from dcompute.cli.reading import opened_one
 from dcompute.cli.tables import print_json, print_table, rows
 
 #: Entries that a table shows where nothing is said.
@@ -31,9 +32,7 @@ def history(dataset: str, limit: int | None, as_json: bool) -> None:
       dcompute history out/flux --limit 200
       dcompute history out/flux --json | jq 'select(.hidden > 0)'
     """
-    import dcompute as dc
-
-    frame = dc.open(dataset).history()
+    frame = opened_one(dataset).history()
     _print(frame, LAST if limit is None and not as_json else limit, as_json)
 
 

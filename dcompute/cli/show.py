@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import click
 
 from dcompute.cli import exits
 from dcompute.cli.options import Headed, Names, option
+from dcompute.cli.reading import datasets, opened, opened_one
 from dcompute.cli.tables import print_json, print_table, rows, to_json
-
-if TYPE_CHECKING:
-    from dcompute.dataset import Dataset
 
 #: Rows that a table shows where nothing is said.
 FIRST = 20
@@ -31,11 +28,11 @@ _json = option("Options", "--json", "as_json", is_flag=True,
 
 
 @click.command("status", cls=Headed, short_help="How far a dataset is, and who is at work on it.", epilog=exits.HELP)
-@click.argument("dataset")
+@datasets
 @_at
 @option("Options", "--json", "as_json", is_flag=True, help="Write one JSON object.")
-def status(dataset: str, at: str | None, as_json: bool) -> None:
-    """Say how far DATASET is, and whether a run is at work on it.
+def status(datasets: tuple[str, ...], at: str | None, as_json: bool) -> None:
+    """Say how far DATASET is, and whether a run is at work on it; of several, each, and all together.
 
     The exit code is 0 whether or not items failed: see `failures`.
 
@@ -43,24 +40,24 @@ def status(dataset: str, at: str | None, as_json: bool) -> None:
     Examples:
       dcompute status out/flux
       watch dcompute status s3://lab/flux
+      dcompute status 'lab/*'
       dcompute status out/flux --json | jq .succeeded
     """
-    found = _open(dataset, at).status()
-    if as_json:
-        click.echo(to_json(asdict(found)))
-        return
-    click.echo(str(found))
+    found = opened(datasets, at).status()
+    click.echo(to_json(found.figures()) if as_json else str(found))
 
 
 @click.command("failures", cls=Headed, short_help="The items that failed, and why.", epilog=exits.HELP)
-@click.argument("dataset")
+@datasets
 @option("Options", "--by", type=click.Choice(["kind", "error", "host"]), help="Group and count, with an example each.")
 @option("Options", "--tracebacks", is_flag=True, help="Show the traceback of each, and what it wrote to stderr.")
 @_at
 @_limit
 @_columns
 @_json
-def failures(dataset: str, at: str | None, by: Literal["kind", "error", "host"] | None, tracebacks: bool, **shown: Any) -> None:
+def failures(
+    datasets: tuple[str, ...], at: str | None, by: Literal["kind", "error", "host"] | None, tracebacks: bool, **shown: Any
+) -> None:
     """List the items of DATASET that failed at last: one row an item, its newest attempt.
 
     \b
@@ -70,22 +67,22 @@ def failures(dataset: str, at: str | None, by: Literal["kind", "error", "host"] 
       dcompute failures out/flux --tracebacks --limit 1
       dcompute failures out/flux --json | jq -r .item_key | dcompute run flux.py:flux - out/again
     """
-    opened = _open(dataset, at)
+    found = opened(datasets, at)
     if by is not None:
-        _print(opened.failures(by=by), None, shown)
+        _print(found.failures(by=by), None, shown)
     elif tracebacks:
-        _print_tracebacks(opened.failures(), FIRST if shown["limit"] is None else shown["limit"])
+        _print_tracebacks(found.failures(), FIRST if shown["limit"] is None else shown["limit"])
     else:
-        _print(opened.failures(), FAILURES, shown)
+        _print(found.failures(), FAILURES, shown)
 
 
 @click.command("results", cls=Headed, short_help="What the items returned.", epilog=exits.HELP)
-@click.argument("dataset")
+@datasets
 @_at
 @_limit
 @_columns
 @_json
-def results(dataset: str, at: str | None, **shown: Any) -> None:
+def results(datasets: tuple[str, ...], at: str | None, **shown: Any) -> None:
     """Show the results in DATASET: item_key, key_kind and the columns that the workload returned.
 
     \b
@@ -94,17 +91,18 @@ def results(dataset: str, at: str | None, **shown: Any) -> None:
       dcompute results out/flux --columns item_key,mean --limit 100
       dcompute results out/flux --json > flux.jsonl
       dcompute results out/flux --at 2026-05-31T17:30
+      dcompute results lab/north lab/south       several as one; of a key found twice the first counts
     """
-    _print(_open(dataset, at).results(), None, shown)
+    _print(opened(datasets, at).results(), None, shown)
 
 
 @click.command("attempts", cls=Headed, short_help="Every attempt: outcome, time, memory, host.", epilog=exits.HELP)
-@click.argument("dataset")
+@datasets
 @_at
 @_limit
 @_columns
 @_json
-def attempts(dataset: str, at: str | None, **shown: Any) -> None:
+def attempts(datasets: tuple[str, ...], at: str | None, **shown: Any) -> None:
     """Show the attempts in DATASET: one row an attempt, with its outcome and what it used.
 
     \b
@@ -113,7 +111,7 @@ def attempts(dataset: str, at: str | None, **shown: Any) -> None:
       dcompute attempts out/flux --columns item_key,cpu_user,io_wait
       dcompute attempts out/flux --json | jq 'select(.duration > 60)'
     """
-    _print(_open(dataset, at).attempts(), ATTEMPTS, shown)
+    _print(opened(datasets, at).attempts(), ATTEMPTS, shown)
 
 
 @click.command("cancel", cls=Headed, short_help="Ask the run at work to stop.", epilog=exits.HELP)
@@ -129,7 +127,7 @@ def cancel(dataset: str, as_json: bool) -> None:
     Example:
       dcompute cancel s3://lab/flux
     """
-    run = _open(dataset).cancel()
+    run = opened_one(dataset).cancel()
     if as_json:
         click.echo(to_json({"run": run, "requested": run is not None}))
     elif run is None:
@@ -139,12 +137,6 @@ def cancel(dataset: str, as_json: bool) -> None:
 
 
 COMMANDS = (status, failures, results, attempts, cancel)
-
-
-def _open(url: str, at: str | None = None) -> Dataset:
-    import dcompute as dc
-
-    return dc.open(url, at=at)
 
 
 def _print(frame: Any, columns: tuple[str, ...] | None, shown: Mapping[str, Any]) -> None:

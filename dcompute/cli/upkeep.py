@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from dcompute.cli import exits
 from dcompute.cli.options import Headed, option
+from dcompute.cli.reading import opened_one
 from dcompute.cli.tables import to_json
-
-if TYPE_CHECKING:
-    from dcompute.dataset import Dataset
 
 _json = option("Options", "--json", "as_json", is_flag=True, help="Write one JSON object.")
 
@@ -34,7 +32,7 @@ def compact(dataset: str, whole: bool, sort_by: str | None, scheduler: str | Non
       dcompute compact out/flux --sort-by item_key
       dcompute compact s3://lab/flux --all --scheduler tcp://10.0.0.1:8786
     """
-    opened = _open(dataset)
+    opened = opened_one(dataset)
     if scheduler is None:
         done = opened.compact(all=whole, sort_by=sort_by)
     else:
@@ -61,7 +59,7 @@ def vacuum(dataset: str, retention: str, dry_run: bool, as_json: bool) -> None:
       dcompute vacuum out/flux --dry-run
       dcompute vacuum out/flux --retention 0      after `compact --all` the files in results/ are the truth
     """
-    done = _open(dataset).vacuum(retention, dry_run=dry_run)
+    done = opened_one(dataset).vacuum(retention, dry_run=dry_run)
     if dry_run and not as_json:
         for name in done.removed:
             click.echo(name)
@@ -88,7 +86,7 @@ def delete(dataset: str, keys: tuple[str, ...], kind: str | None, run_id: str | 
     """
     if bool(keys) == bool(run_id):
         raise click.UsageError("say what to delete: --key, once or more, or --run")
-    opened = _open(dataset)
+    opened = opened_one(dataset)
     if not yes:
         what = f"{len(keys):,} item{'s' if len(keys) > 1 else ''}" if keys else f"what run {run_id} did"
         click.confirm(f"Delete {what} from {opened.url}?", abort=True, err=True)
@@ -111,7 +109,7 @@ def rename(dataset: str, columns: tuple[str, ...], as_json: bool) -> None:
       dcompute rename out/flux temp=temperature
       dcompute rename out/flux x=y y=x
     """
-    _say(_open(dataset).rename(_names(columns)), as_json)
+    _say(opened_one(dataset).rename(_names(columns)), as_json)
 
 
 @click.command("archive", cls=Headed, short_help="Copy a dataset to another place.", epilog=exits.HELP)
@@ -127,7 +125,7 @@ def archive(dataset: str, url: str, as_json: bool) -> None:
     Example:
       dcompute archive out/flux s3://archive/flux-2026
     """
-    _say(_open(dataset).copy(url), as_json)
+    _say(opened_one(dataset).copy(url), as_json)
 
 
 @click.command("restore", cls=Headed, short_help="Copy a dataset back from an archive.", epilog=exits.HELP)
@@ -141,17 +139,10 @@ def restore(url: str, dataset: str, as_json: bool) -> None:
     Example:
       dcompute restore s3://archive/flux-2026 out/flux
     """
-    _say(_open(url).copy(dataset), as_json)
+    _say(opened_one(url).copy(dataset), as_json)
 
 
 COMMANDS = (compact, vacuum, delete, rename, archive, restore)
-
-
-def _open(url: str) -> Dataset:
-    # one: what cannot be undone is not done to all that a pattern happens to find
-    from dcompute.dataset.status import open as open_one
-
-    return open_one(url)
 
 
 def _names(columns: tuple[str, ...]) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, reduce
 from typing import Any
 
@@ -50,6 +50,10 @@ class StatusOfMany:
     def attempts(self) -> int:
         """That count, history and doubles too."""
         return sum(one.attempts for one in self.each)
+
+    def figures(self) -> dict[str, Any]:
+        """All of it by name, for programs."""
+        return asdict(self) | {"rows": self.rows, "bytes": self.bytes, "attempts": self.attempts}
 
     def __str__(self) -> str:
         width = max(len(one.url) for one in self.each)

@@ -56,7 +56,7 @@ def _is_several(url: Any, storage_options: Mapping[str, Any] | None) -> bool:
 
 
 def _several(urls: Any, storage_options: Mapping[str, Any] | None, at: At) -> Datasets:
-    if isinstance(at, int):
+    if isinstance(at, int) or (isinstance(at, str) and at.strip().isdecimal()):
         raise UsageError(f"at={at}: entries of several logs have numbers of their own; say a time")
     found: dict[str, Dataset] = {}
     for url in [urls] if isinstance(urls, (str, PathLike)) else urls:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from html import escape
 from os import PathLike
@@ -60,6 +60,10 @@ class Status:
     bytes: int  #: of the results parts that count
     runs: int  #: how many there were
     last_commit: float | None  #: seconds since 1970, on the clock of the driver
+
+    def figures(self) -> dict[str, Any]:
+        """All of it by name, for programs."""
+        return asdict(self)
 
     def __str__(self) -> str:
         told = {field.name.replace("_", " "): _told(field.name, getattr(self, field.name)) for field in fields(self)}
