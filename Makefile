@@ -2,7 +2,7 @@
 # Every target does its own set-up: nothing has to be installed or activated first.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint unit component integration acceptance chaos bench test-oldest test-stores test-browser picture clean
+.PHONY: help setup demo test lint unit component integration acceptance chaos etl bench test-oldest test-stores test-browser picture clean
 
 help: ## this list
 	@echo "make TARGET, with no set-up before:"
@@ -34,6 +34,9 @@ acceptance: ## command line, documentation, wheel, real signals
 
 chaos: ## kills and races at random moments, the long way
 	@./scripts/chaos
+
+etl: ## reports in three stages over a million records, run twice and killed at each step
+	@./scripts/etl
 
 bench: ## the benchmarks, with figures
 	@./scripts/bench

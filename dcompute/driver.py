@@ -259,6 +259,7 @@ class Driver(threading.Thread):
             epoch=self._writer.epoch,
             once=not assignment.workload.idempotent,
             landed=self._on_landed,
+            dataset=self._writer.dataset,
         )
         self._window = w.Window(assignment.window_config(), retry=assignment.workload.retry_policy(), rng=random.Random(self.run_id))  # noqa: S311
         self._standing.watch(self._window, self._flights)

@@ -53,16 +53,27 @@ class Flights:
         Whether a batch may be executed once only.
     landed
         Called on Dask's threads, with number and send, when a task has ended.
+    dataset
+        Id of the dataset, without which workers write to whatever is in its place.
     """
 
     def __init__(
-        self, connection: Connection, spec: RunSpec, packed: Packed, *, epoch: int, once: bool, landed: Callable[[int, int], None]
+        self,
+        connection: Connection,
+        spec: RunSpec,
+        packed: Packed,
+        *,
+        epoch: int,
+        once: bool,
+        landed: Callable[[int, int], None],
+        dataset: str = "",
     ) -> None:
         self._connection = connection
         self._spec = spec
         self._packed = packed
         self._epoch = epoch
         self._once = once
+        self._dataset = dataset
         self._landed = landed
         self._flights: dict[int, dict[int, Flight]] = {}  # by batch and send: a twin is beside the first
         self._told_short: set[str] = set()  #: why batches were cut short
@@ -239,6 +250,7 @@ class Flights:
             alone=send.alone,
             exclude=send.exclude,
             once=self._once,
+            dataset=self._dataset,
         )
 
 

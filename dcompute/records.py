@@ -192,6 +192,7 @@ class BatchSpec:
     alone: bool = False  #: one item, in a fresh child, with nothing else of ours on the worker
     exclude: tuple[int, ...] = ()  #: indexes not to execute (they have an outcome already)
     once: bool = False  #: a second execution of it must not begin, whatever became of the first
+    dataset: str = ""  #: id of the dataset that it is for; "": whatever is there
 
     def __len__(self) -> int:
         return len(self.keys)

@@ -53,12 +53,12 @@ class File:
 
 
 def removable(state: State, names: Collection[str]) -> set[str]:
-    """Those of some files in ``results`` and ``attempts`` that do not count and never will: of no epoch that is not settled.
+    """Those of some files in ``results`` and ``attempts`` that do not count and never will: of no run that has an epoch not settled.
 
     A compacted part that nobody committed is one of them, though somebody may be about to: see :class:`~dcompute.dataset.entries.Vacuum`.
     """
     counted = {part.name for part in state.counted_parts()}.union(one.mark for one in state.batches)
-    return {name for name in names if name not in counted and (is_compacted(name) or _is_settled(state, name))}
+    return {name for name in names if name not in counted and (is_compacted(name) or _is_over(state, name))}
 
 
 def foreign(names: Collection[str]) -> tuple[str, ...]:
@@ -146,12 +146,13 @@ def _refuse_lost(keeper: Keeper, listed: Collection[str]) -> None:
             raise gone(keeper.store, part.name)
 
 
-def _is_settled(state: State, name: str) -> bool:
+def _is_over(state: State, name: str) -> bool:
+    """Whether no entry will ever add a file: its epoch is settled, or another run has it: the folder held another dataset before."""
     batch = part_batch(name) or mark_batch(name)
     if batch is None:
         return False
     run, epoch, _ = batch
-    return epoch in state.settled and state.opened[epoch].run == run
+    return epoch in state.settled or (epoch in state.opened and state.opened[epoch].run != run)
 
 
 def _uncommitted(keeper: Keeper, names: Collection[str]) -> set[str]:

@@ -14,9 +14,11 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from dcompute.config import settings
-from dcompute.dataset.names import new_id, started_name
+from dcompute.dataset.identity import id_in
+from dcompute.dataset.names import DATASET, new_id, started_name
 from dcompute.dataset.parts import mark_name, read_receipt
 from dcompute.dataset.store import Store
+from dcompute.errors import DatasetCorruptError
 from dcompute.records import BatchSpec, Receipt, RunSpec
 from dcompute.worker import code_cache
 from dcompute.worker.asking import ask
@@ -32,6 +34,8 @@ logger = logging.getLogger("dcompute.worker")
 TELL_EVERY = 1.0
 #: Seconds for which the mark of an execution that began before is waited for, and between two looks for it.
 MARK_SECONDS, LOOK_EVERY = 3.0, 0.2
+
+_GONE = "the dataset was removed, or another one is in its place: nothing is written there"
 
 
 def run_batch(run: bytes | str, batch: bytes) -> dict[str, Any]:
@@ -84,6 +88,8 @@ class BatchTask:
 
     def execute(self) -> dict[str, Any]:
         """What :func:`run_batch` returns."""
+        if self._is_gone():
+            return self._nothing(_GONE)
         if self._ask(lambda: self._store.exists(self._mark)):
             return self._answer(self._winner())
         if self._batch.once and not self._claimed():
@@ -121,10 +127,26 @@ class BatchTask:
         failure = done.setup_error
         problem = {} if failure is None else {name: getattr(failure, name) for name in ("text", "traceback", "log", "stage")}
         if done.receipt is not None:
+            if self._is_gone():
+                return self._nothing(_GONE)
             return self._answer(self._publish(done.receipt, done.files), setup_error=problem)
         if problem:
             return {"setup_error": problem}
         return self._nothing(f"no item was finished: {done.cut_short or 'there was none'}")
+
+    def _is_gone(self) -> bool:
+        """Whether the dataset was removed, or another one is in its place, as far as that can be seen for microseconds.
+
+        On an object store a request a batch would tell; there what is written in vain is left to vacuum.
+        """
+        store, dataset = self._store, self._batch.dataset
+        if not dataset or not (store.is_local or store.is_memory):
+            return False
+        data = self._ask(lambda: store.read_or_none(DATASET))
+        try:
+            return data is None or id_in(store, data) != dataset
+        except DatasetCorruptError:
+            return True
 
     def _nothing(self, reason: str) -> dict[str, Any]:
         # a driver that cancelled the task hears of it no other way, and need not wait for parts

@@ -128,6 +128,29 @@ def choosy(value: int) -> dict[str, int]:
     return {"x": value}
 
 
+def test_nothing_is_written_into_another_dataset(client: Client, tmp_path: Path) -> None:
+    """A folder that was begun anew or removed, before or while a batch is at work: it stays as it is, and the driver is told why.
+
+    What can be seen before the first item is executed is seen then.
+    """
+
+    def replaced(how: str) -> None:
+        if how == "removed":
+            (tmp_path / "dataset.json").unlink()
+        elif how == "at its begin":
+            (tmp_path / "executed").touch()
+        elif how == "replaced":
+            (tmp_path / "dataset.json").write_text('{"format": [1, 0], "id": "other", "created": 0}')
+
+    for number, how in enumerate(("at its begin", "replaced", "removed"), 1):
+        (tmp_path / "dataset.json").write_text(f'{{"format": [1, 0], "id": "{"other" if number == 1 else "own"}", "created": 0}}')
+        batch = _batch([how], number, dataset="own")
+        assert "another one is in its place" in _send(client, _spec(tmp_path, replaced), batch).result()["nothing"]
+    assert _files(tmp_path) == set()
+    (tmp_path / "dataset.json").write_text('{"format": [1, 0], "id": "own", "created": 0}')
+    assert "receipt" in _send(client, _spec(tmp_path, replaced), _batch(["not at all"], 4, dataset="own")).result()
+
+
 def test_a_batch_is_executed_and_written(client: Client, tmp_path: Path) -> None:
     """Results and attempts lie in the dataset under the batch's names, the receipt is the one in the mark, and the driver is told."""
     batch = _batch([1, 2, 3])

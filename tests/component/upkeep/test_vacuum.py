@@ -115,12 +115,25 @@ def test_parts_of_epochs_that_are_not_settled_stay(store):
     assert attempted(store) == {"a": 1}
 
 
+def test_what_another_run_left_under_the_number_of_an_epoch_goes(store):
+    """A run whose dataset was here before may have written late: its epochs are other runs' now, so that none of it will ever count."""
+    driver = Driving(store)
+    driver.add({"a": [{"n": 1}]})
+    driver.write({"b": [{"n": 1}]})
+    strays = ("attempts/other-000001-00000001.parquet", "results/other-000001-00000001-e-0.parquet")
+    for name in strays:
+        store.create(name, b"")
+    assert vacuum(store).removed == ()
+    assert vacuum(store, now=later(8)).removed == strays
+    assert sum(visible(store).values()) == 1
+
+
 def test_parts_of_epochs_that_nobody_opened_stay(store):
-    """Files of an epoch that this reader knows nothing of, and of another run in its place, are not touched."""
+    """Files of an epoch that this reader knows nothing of, and files that dcompute did not write, are not touched."""
     driver = Driving(store)
     driver.add({"a": [{"n": 1}]})
     driver.close()
-    for name in ("results/r2-000002-00000001-e-0.parquet", "results/other-000001-00000001-e-0.parquet", "results/notes.parquet"):
+    for name in ("results/r2-000002-00000001-e-0.parquet", "results/other-000003-00000001-e-0.parquet", "results/notes.parquet"):
         store.create(name, b"")
     done = vacuum(store, 0)
     assert done.removed == ()
