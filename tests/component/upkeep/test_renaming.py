@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
+import uuid
 
+import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import dcompute as dc
-from dcompute.dataset import fetching
+from dcompute.dataset import duck, fetching
 from dcompute.dataset.checkpoint_file import from_bytes, to_bytes
 from dcompute.dataset.compaction import compact
 from dcompute.dataset.entries import Rename, Replace, SetSchema
@@ -19,7 +24,7 @@ from dcompute.dataset.log import Log
 from dcompute.dataset.reading import results_arrow
 from dcompute.dataset.renames import Renames, outstanding
 from dcompute.dataset.renaming import due_before, rename
-from dcompute.dataset.schema import declared, to_text
+from dcompute.dataset.schema import declared, from_text, to_text
 from dcompute.dataset.store import Store
 from dcompute.dataset.vacuum import vacuum
 from dcompute.dataset.writer import open_dataset
@@ -46,9 +51,10 @@ def rows(store, at=None):
     return {row.pop("item_key"): {k: v for k, v in row.items() if v is not None and k != "key_kind"} for row in table.to_pylist()}
 
 
-@pytest.fixture
-def mixed(store):
+@pytest.fixture(params=["disk", "memory"])
+def mixed(request, tmp_path):
     """Before the renaming of old to new: a and b. After it: c has the new name, and d an old column of its own."""
+    store = Store.at(tmp_path / "dataset" if request.param == "disk" else f"memory://{uuid.uuid4().hex}")
     run_of(store, {"a": {"old": 1, "x": "one"}, "b": {"old": 2, "x": "two"}})
     rename(store, {"old": "new"})
     run_of(store, {"c": {"new": 3, "x": "three"}, "d": {"new": 4, "old": "other"}}, "r2")
@@ -69,12 +75,12 @@ def told(table):
 
 def test_every_reader_has_the_new_name(mixed):
     """Arrow, pandas, Polars, DuckDB and Dask: parts of before have the new name, and an old column of later is one of its own."""
-    dataset = dc.open(mixed.path(""))
+    dataset = dc.open(mixed.url)
     assert told(dataset.to_arrow()) == EXPECTED
     assert told(pa.Table.from_pandas(dataset.to_pandas(), preserve_index=False)) == EXPECTED
     assert told(dataset.to_polars().to_arrow()) == EXPECTED
     assert told(dataset.to_duckdb().to_arrow_table()) == EXPECTED
-    assert told(dc.open([mixed.path("")]).to_arrow()) == EXPECTED
+    assert told(dc.open([mixed.url]).to_arrow()) == EXPECTED
     frame = dataset.results(columns=["item_key", "new"]).compute(scheduler="sync")
     assert dict(zip(frame["item_key"], frame["new"], strict=True)) == {"a": 1, "b": 2, "c": 3, "d": 4}
 
@@ -91,7 +97,7 @@ def test_every_reader_has_the_new_name(mixed):
 )
 def test_filters_ask_by_the_new_name(mixed, filters, found):
     """Rows of before and after a renaming are found by the names of now."""
-    assert sorted(told(dc.open(mixed.path("")).to_arrow(filters=filters))) == list(found)
+    assert sorted(told(dc.open(mixed.url).to_arrow(filters=filters))) == list(found)
 
 
 def test_statistics_of_a_renamed_column_leave_out_row_groups(tmp_path, monkeypatch):
@@ -139,13 +145,14 @@ def test_nulls_and_other_values_survive_a_filter_on_a_renamed_column(tmp_path):
 
 def test_the_files_have_the_new_names_after_compaction_and_vacuum(mixed):
     """Until then files() says that they alone are not the truth; then they are, for every tool."""
-    dataset = dc.open(mixed.path(""))
+    dataset = dc.open(mixed.url)
     assert not dataset.files().are_the_truth
     dataset.compact(all=True)
     dataset.vacuum(0)
     assert rows(mixed) == EXPECTED
     assert dataset.files().folder_is_the_truth
-    assert told(pq.read_table(f"{mixed.path('')}/results")) == EXPECTED
+    (name,) = mixed.names("results")
+    assert told(pq.read_table(io.BytesIO(mixed.read(name)))) == EXPECTED
 
 
 def test_names_that_are_swapped_make_no_file_the_truth(store):
@@ -188,9 +195,53 @@ def test_columns_are_renamed_again_and_again(store):
     assert rows(store) == {"a": {"z": 1}, "b": {"z": 2, "y": 20}, "c": {"z": 3, "y": 30, "w": 300}}
 
 
+NAMES = "abc"
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("write"), st.sets(st.sampled_from(NAMES), min_size=1).map(sorted)),
+        st.tuples(st.just("rename"), st.dictionaries(st.sampled_from(NAMES), st.sampled_from("abcd"), min_size=1, max_size=3)),
+        st.tuples(st.just("compact"), st.booleans()),
+    ),
+    max_size=8,
+)
+
+
+@given(STEPS)
+def test_whatever_happens_in_whatever_order_the_rows_are_those_of_a_table(steps):
+    """Columns written, renamed and compacted in any order: what is read is what a table in memory would have, as of each entry too."""
+    store = Store.at(f"memory://{uuid.uuid4().hex}")
+    expected, then = {}, {}
+    for number, (verb, given_) in enumerate([("write", ["a"]), *steps]):
+        if verb == "write":
+            expected[f"k{number}"] = {name: 10 * number + at for at, name in enumerate(given_)}
+            run_of(store, {f"k{number}": expected[f"k{number}"]}, f"r{number}")
+        elif verb == "compact":
+            compact(store, all=given_)
+        else:
+            with contextlib.suppress(SchemaError):  # what cannot be is refused, and nothing was renamed
+                done = rename(store, given_).columns
+                assert done in ({}, given_)
+                expected = {key: {done.get(name, name): value for name, value in row.items()} for key, row in expected.items()}
+        then[open_dataset(store)[1].number] = dict(expected)
+        assert rows(store) == expected
+    state = open_dataset(store)[1]
+    assert told(results_arrow(store, from_bytes(to_bytes(state)))) == expected
+    assert told(duck.relation(duckdb.connect(), store, state).to_arrow_table()) == expected
+    for name in NAMES:
+        if name in from_text(state.schema).names:
+            found = results_arrow(store, state, ["item_key"], [(name, ">=", 30)])["item_key"].to_pylist()
+            assert sorted(found) == sorted(key for key, row in expected.items() if row.get(name, 0) >= 30)
+    for number, row in then.items():
+        assert rows(store, at=number) == row
+    compact(store, all=True)
+    vacuum(store, 0)
+    (name,) = store.names("results")
+    assert told(pq.read_table(io.BytesIO(store.read(name)))) == expected
+
+
 def test_an_earlier_time_has_the_earlier_names(mixed):
     """As of an entry before the renaming the column has its old name; the history names the entry."""
-    history = dc.open(mixed.path("")).history()
+    history = dc.open(mixed.url).history()
     (number,) = history[history["what"].str.contains("renamed")]["number"]
     assert rows(mixed, at=number - 1) == {"a": {"old": 1, "x": "one"}, "b": {"old": 2, "x": "two"}}
     assert rows(mixed, at=number)["a"] == {"new": 1, "x": "one"}
@@ -212,7 +263,7 @@ def _version(data):
 
 def test_a_copy_has_the_new_names(mixed, tmp_path):
     """An archive reads as the dataset does."""
-    dc.open(mixed.path("")).copy(tmp_path / "copy")
+    dc.open(mixed.url).copy(tmp_path / "copy")
     assert told(dc.open(tmp_path / "copy").to_arrow()) == EXPECTED
 
 
