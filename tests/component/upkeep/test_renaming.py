@@ -199,7 +199,8 @@ NAMES = "abc"
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("write"), st.sets(st.sampled_from(NAMES), min_size=1).map(sorted)),
-        st.tuples(st.just("rename"), st.dictionaries(st.sampled_from(NAMES), st.sampled_from("abcd"), min_size=1, max_size=3)),
+        # which of the columns there are then, and their new names
+        st.tuples(st.just("rename"), st.dictionaries(st.integers(0, 2), st.sampled_from("abcd"), min_size=1, max_size=2)),
         st.tuples(st.just("compact"), st.booleans()),
     ),
     max_size=8,
@@ -218,9 +219,11 @@ def test_whatever_happens_in_whatever_order_the_rows_are_those_of_a_table(steps)
         elif verb == "compact":
             compact(store, all=given_)
         else:
+            there = [name for name in from_text(open_dataset(store)[1].schema).names if len(name) == 1]
+            columns = {there[place % len(there)]: new for place, new in given_.items()}
             with contextlib.suppress(SchemaError):  # what cannot be is refused, and nothing was renamed
-                done = rename(store, given_).columns
-                assert done in ({}, given_)
+                done = rename(store, columns).columns
+                assert done in ({}, columns)
                 expected = {key: {done.get(name, name): value for name, value in row.items()} for key, row in expected.items()}
         then[open_dataset(store)[1].number] = dict(expected)
         assert rows(store) == expected
