@@ -45,6 +45,7 @@ class Options:
     max_failures: float | None = None
     retry_failed: bool | str | Sequence[str] = False
     on_change: str = "rerun"
+    on_gone: str = "keep"
     takeover: bool = False
     workers: int | None = None
 
@@ -61,6 +62,7 @@ class Options:
             raise UsageError(f'batch_size={size!r}: say "auto", or a whole number of items from 1 on')
         _one_of("errors", self.errors, ("record", "raise"))
         _one_of("on_change", self.on_change, ("rerun", "keep", "error"))
+        _one_of("on_gone", self.on_gone, ("keep", "drop"))
         _check_limit(self.max_failures)
         wanted = self.retry_failed
         if not isinstance(wanted, bool | str | list | tuple | set | frozenset):

@@ -187,12 +187,19 @@ class Driver(threading.Thread):
         try:
             first = self._first()
             self._standing.plan = self._intake.plan
-            if first.exhausted and not first.items:
-                return
-            with self.assignment.connect() as connection:
-                self._drive(connection, first)
+            if not first.exhausted or first.items:
+                with self.assignment.connect() as connection:
+                    self._drive(connection, first)
+            self._drop_gone()
         finally:
             self._intake.stop()
+
+    def _drop_gone(self) -> None:
+        """The work is done: hide what is no input any more, where that was asked for; what a kill leaves of it the next run does."""
+        if self.assignment.options.on_gone == "drop" and self._intake.is_read and self._clean:
+            for keys in self._intake.gone():
+                self._refuse_cancelled()
+                self._ledger.drop(keys)
 
     def _first(self) -> w.Offered:
         """The first item there is to do; a cancel ends the wait for inputs that are slow to come."""

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from dcompute.errors import DcomputeError, InputError
-from dcompute.outlook import plan_of
-from dcompute.records import Item
+from dcompute.outlook import end_plan, plan_of
+from dcompute.records import Item, ItemKey
 from dcompute.window import Offered
 
 if TYPE_CHECKING:
@@ -58,10 +58,12 @@ class Intake:
         self._changed = threading.Condition()
         self._wanted = 0
         self._iterated = False
+        self._is_whole = False  # all inputs came
         self._stopped = False
         self._came = 0
         self._problem: DcomputeError | None = None  #: what the inputs raised
         self._told: InputError | None = None  #: what ended the items early
+        self.is_read = False  #: all inputs were read and sifted
         self.plan, self._reader = plan_of(assignment, writer.state)
 
     def first(self) -> Offered:
@@ -92,6 +94,10 @@ class Intake:
             self._stopped = True
             self._changed.notify_all()
 
+    def gone(self) -> Iterator[list[ItemKey]]:
+        """Keys of items that are no input any more, some at a time; once all inputs were read."""
+        return self.plan.gone(self._reader.rows)
+
     # -- the thread that sifts -------------------------------------------------------------------------------------------------------
 
     def _serve(self) -> None:
@@ -119,6 +125,8 @@ class Intake:
             if self._todo and time.monotonic() - since > PATIENCE and not self._buffer:
                 break
         items = [self._todo.popleft() for _ in range(min(count, len(self._todo)))]
+        if self._source.prints is not None:
+            items = self._source.prints.completed(items)
         return Offered(items, exhausted=exhausted and not self._todo, remaining=self._remaining())
 
     def _extend(self) -> bool:
@@ -126,6 +134,9 @@ class Intake:
         try:
             chunk, last = self._next_chunk()
             self._todo.extend(self.plan.sift(chunk, self._reader.rows))
+            if last and self._is_whole and not self.is_read:
+                end_plan(self.plan, self._source, self._reader)
+                self.is_read = True
         except InputError as error:
             self._told = error
             self._failed(error)
@@ -179,3 +190,4 @@ class Intake:
                     self._changed.wait_for(lambda: len(buffer) < AHEAD or self._stopped)
             if self._stopped:
                 return
+        self._is_whole = True

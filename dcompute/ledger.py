@@ -8,7 +8,7 @@ import io
 import itertools
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dcompute.dataset.claims import Claims
@@ -52,6 +52,7 @@ class Ledger:
         self.schema: str | None = join_declared(writer.state.schema, spec.schema)
         self.adopted = 0  #: batches of earlier drivers' workers that this run added
         self.rows = 0  #: of results that this run added
+        self.dropped = 0  #: items that this run hid because they are no input any more
         self.requests = 0  #: to an object store, as receipts tell of workers
         self._writer = writer
         self._claims = Claims(writer.store)
@@ -188,6 +189,11 @@ class Ledger:
         write_attempts(buffer, table, receipt)
         self._unwritten[mark_name(batch)] = buffer.getvalue()
         self.settle(Settled(record.batch, receipt, (), record.final, record.tries))
+
+    def drop(self, keys: Sequence[ItemKey]) -> None:
+        """Commit that items are no input any more: what they gave counts no longer, their attempts stay as history."""
+        self._patience.insist(lambda: self._writer.commit([Hide(keys=tuple(keys))]))
+        self.dropped += len(keys)
 
     def commit(self) -> None:
         """Write one entry with all that is pending.

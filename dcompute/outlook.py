@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 from dcompute.dataset.outcomes import OutcomeReader, iter_outcomes
 from dcompute.dataset.state import State
 from dcompute.dataset.writer import open_dataset
-from dcompute.errors import DatasetNotFoundError
-from dcompute.plan import Index, Plan, Policy, reasons
+from dcompute.errors import DatasetNotFoundError, InputError
+from dcompute.index import Index
+from dcompute.plan import Plan, Policy, reasons
 from dcompute.summary import counted
 
 if TYPE_CHECKING:
     from dcompute.assignment import Assignment
     from dcompute.dataset.store import Store
+    from dcompute.inputs import Inputs
     from dcompute.records import Item
 
 _CHUNK = 8192
@@ -56,12 +58,13 @@ def preview_of(assignment: Assignment) -> Preview:
             _sift(plan, reader, chunk, examples)
             chunk = []
     _sift(plan, reader, chunk, examples)
+    end_plan(plan, assignment.source, reader)
     tally = plan.tally
     return Preview(
         workload=assignment.spec.workload,
         dataset=assignment.store.url,
         todo=tally.todo,
-        reasons=reasons(tally),
+        reasons=reasons(tally, plan.policy.on_gone),
         kept_changed=tally.kept_changed,
         examples=tuple(examples),
     )
@@ -78,13 +81,32 @@ def plan_of(assignment: Assignment, state: State) -> tuple[Plan, OutcomeReader]:
         again=assignment.options.kinds_again(idempotent=assignment.workload.idempotent),
         mends=assignment.workload.idempotent,
         on_change=assignment.options.on_change,
+        on_gone=assignment.options.on_gone,
         params_digest=spec.params_digest,
         code_digest=spec.code_digest,
         version=spec.version,
         seed=spec.seed,
         nameless=assignment.is_nameless,
     )
-    return Plan(index, policy), OutcomeReader(assignment.store, state)
+    return Plan(index, policy, assignment.source.prints), OutcomeReader(assignment.store, state)
+
+
+def end_plan(plan: Plan, source: Inputs, reader: OutcomeReader) -> None:
+    """Take note that all inputs were read, and count what is gone.
+
+    Raises
+    ------
+    InputError
+        There were none at all, and all that the dataset has would be dropped.
+    """
+    plan.end(source.left(), reader.rows)
+    tally = plan.tally
+    if plan.policy.on_gone == "drop" and tally.gone and not (tally.met or tally.unsettled):
+        what = counted(tally.gone, "item of the dataset", "items of the dataset")
+        raise InputError(
+            f'there are no inputs at all, and on_gone="drop" would drop {what}, which is most likely a mistake: {source.why_none()}. '
+            'Where it is none, use dc.open(...).delete(...), or say on_gone="keep"'
+        )
 
 
 def _state(store: Store) -> State:

@@ -15,14 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from dcompute.errors import ChangedError, DatasetMismatchError, DuplicateKeyError
+from dcompute.index import Index, Marks, Places, Words
 from dcompute.keys import item_seed
 from dcompute.records import SUCCEEDED, Item, ItemKey
 
-Words = npt.NDArray[np.uint64]
-Places = npt.NDArray[np.intp]
-
-_PARTITION_BITS = 6
 _PICKED_AT_ONCE = 4096
+#: Keys that are dropped together.
+_DROPPED_AT_ONCE = 16_384
+#: Keys that are shown of each reason.
+EXAMPLES = 5
 
 
 class Stored(Protocol):
@@ -59,83 +60,16 @@ class Countable(Protocol):
     def pick(self, positions: Sequence[int]) -> list[Item]: ...  # noqa: D102
 
 
+class Prints(Protocol):
+    """What some inputs know of their fingerprints that the items do not say."""
+
+    def is_same(self, now: str, before: str) -> bool: ...  # noqa: D102
+    def completed(self, items: Sequence[Item]) -> list[Item]: ...  # noqa: D102
+    def growing(self, items: Sequence[Item]) -> set[int]: ...  # noqa: D102
+
+
 #: Gives the stored outcomes at these locations, in their order.
 LookUp = Callable[[Words], Sequence[Any]]
-
-
-# ------------------------------------------------------------------------------------------------------------------------- index
-
-
-class Index:
-    """Pairs of 64-bit words, found by the first one: 16 bytes each, and little more while it grows.
-
-    They lie in partitions by the first bits, each a few sorted runs that are merged when they come to be of one size, so that only
-    a partition is ever there twice.
-    """
-
-    def __init__(self) -> None:
-        self._partitions: list[list[tuple[Words, Words]]] = [[] for _ in range(1 << _PARTITION_BITS)]
-        self._count = 0
-
-    def __len__(self) -> int:
-        return self._count
-
-    def add(self, texts: Iterable[str], kinds: Iterable[str], locations: Words) -> None:
-        """Take outcomes: their keys as two columns, and where they lie; later ones are newer."""
-        # an ItemKey has the hash of the pair
-        self.put(np.fromiter(map(hash, zip(texts, kinds, strict=True)), dtype=np.int64).view(np.uint64), locations)
-
-    def put(self, hashes: Words, values: Words) -> None:
-        """Take pairs; of equal hashes the later ones come later out of :meth:`find` too."""
-        self._count += len(hashes)
-        for number, start, stop, order, ordered in _split(hashes):
-            runs = self._partitions[number]
-            runs.append((ordered[start:stop].copy(), values[order[start:stop]]))
-            while len(runs) > 1 and len(runs[-2][0]) < 2 * len(runs[-1][0]):
-                runs[-2:] = [_merged(runs[-2:])]
-
-    def close(self) -> None:
-        """Make finding as quick as it gets: nothing more will come."""
-        for number, runs in enumerate(self._partitions):
-            if len(runs) > 1:
-                self._partitions[number] = [_merged(runs)]
-
-    def find(self, hashes: Words) -> tuple[Places, Words]:
-        """All pairs with one of these hashes: the place of the hash among ``hashes``, ascending, and the second word."""
-        which: list[Places] = []
-        values: list[Words] = []
-        for number, start, stop, order, ordered in _split(hashes) if self._count else ():
-            wanted = ordered[start:stop]
-            for run, words in self._partitions[number]:
-                left = run.searchsorted(wanted)
-                hits = np.flatnonzero(run[np.minimum(left, len(run) - 1)] == wanted)
-                if not len(hits):
-                    continue
-                counts = run.searchsorted(wanted[hits], side="right") - left[hits]
-                within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-                which.append(np.repeat(order[start:stop][hits], counts))
-                values.append(words[np.repeat(left[hits], counts) + within])
-        if not which:
-            return np.empty(0, dtype=np.intp), np.empty(0, dtype=np.uint64)
-        places = np.concatenate(which)
-        arranged = np.argsort(places, kind="stable")
-        return places[arranged], np.concatenate(values)[arranged]
-
-
-def _split(hashes: Words) -> Iterator[tuple[int, int, int, Places, Words]]:
-    """Number of each partition concerned, its range in the sorted hashes, their order, and they themselves."""
-    order = np.argsort(hashes, kind="stable")
-    ordered = hashes[order]
-    numbers = (ordered >> np.uint64(64 - _PARTITION_BITS)).astype(np.intp)
-    starts = np.flatnonzero(np.diff(numbers, prepend=-1))
-    for start, stop in zip(starts.tolist(), [*starts[1:].tolist(), len(numbers)], strict=True) if len(numbers) else ():
-        yield int(numbers[start]), start, stop, order, ordered
-
-
-def _merged(runs: Sequence[tuple[Words, Words]]) -> tuple[Words, Words]:
-    hashes = np.concatenate([run for run, _ in runs])
-    order = np.argsort(hashes, kind="stable")
-    return hashes[order], np.concatenate([values for _, values in runs])[order]
 
 
 # -------------------------------------------------------------------------------------------------------------------------- plan
@@ -148,6 +82,7 @@ class Policy:
     again: frozenset[str] | None = frozenset()  #: kinds of final failures to execute again; None: no failed item at all
     mends: bool = True  #: another form of the function executes them again too
     on_change: str = "rerun"  #: or "keep", "error"
+    on_gone: str = "keep"  #: or "drop"
     params_digest: str = ""
     code_digest: str = ""
     version: str | None = None  #: declared, or "code:<digest>"
@@ -169,6 +104,9 @@ class Tally:
     doubled: int = 0  #: skipped: the key and value of an earlier input
     kept_changed: int = 0  #: of the succeeded ones: made by another form of the function
     kept: dict[str, int] = field(default_factory=dict)  #: of the succeeded ones: changed, and ``on_change="keep"``; by what changed
+    unsettled: int = 0  #: left for the next run: they changed a moment ago
+    found: int = 0  #: keys that have an outcome
+    gone: int = 0  #: outcomes of no input; known once the inputs were read to their end
 
     @property
     def todo(self) -> int:
@@ -185,12 +123,20 @@ class Plan:
         Of the outcomes that count.
     policy
         What counts as done.
+    prints
+        Of inputs that know more of their fingerprints than the items say.
+    told
+        Whether to keep some keys of each reason, in :attr:`examples`.
     """
 
-    def __init__(self, index: Index, policy: Policy) -> None:
+    def __init__(self, index: Index, policy: Policy, prints: Prints | None = None, *, told: bool = False) -> None:
         self.tally = Tally()
+        self.examples: dict[str, list[str]] = {}
+        self._told = told
         self._index = index
-        self._policy = policy
+        self.policy = policy
+        self._prints = prints
+        self._marks = Marks(index.values()) if policy.on_gone == "drop" else None
         self._met: Index | None = Index()
         self._doubled = np.empty(0, dtype=np.intp)
 
@@ -238,18 +184,55 @@ class Plan:
         self.tally.met += len(items)
         if len(self._doubled):
             items = self._without_doubled(items)
-        if not items or (self._met is None and not len(self._index)):
+        outcomes: dict[int, Stored] = {}
+        if items and (self._met is not None or len(self._index)):
+            hashes = _hashes(items)
+            if self._met is not None:
+                items, hashes = self._first_met(items, hashes)
+            outcomes = self._outcomes(items, hashes, look_up)
+        growing = self._growing(items)
+        if not outcomes and not growing:
             self.tally.new += len(items)
+            self._tell(_NEW, items)
             return list(items)
-        hashes = np.fromiter((hash(item.key) for item in items), dtype=np.int64, count=len(items)).view(np.uint64)
-        if self._met is not None:
-            items, hashes = self._first_met(items, hashes)
-        outcomes = self._outcomes(items, hashes, look_up)
-        if not outcomes:
-            self.tally.new += len(items)
-            return list(items)
-        judged = (self._judged(item, outcomes.get(place)) for place, item in enumerate(items))
+        items = self._looked_into(items, outcomes)
+        judged = (self._judged(item, outcomes.get(place)) for place, item in enumerate(items) if place not in growing)
         return [item for item in judged if item is not None]
+
+    def end(self, left: Iterable[Sequence[Item]], look_up: LookUp) -> None:
+        """The inputs were read to their end: what has an outcome and was not among them is gone.
+
+        Parameters
+        ----------
+        left
+            Items that are there and left for the next run.
+        look_up
+            Gives stored outcomes by location.
+        """
+        for items in left:
+            self.tally.unsettled += len(items)
+            self._tell(_UNSETTLED, items)
+            self._outcomes(items, _hashes(items), look_up)
+        self.tally.gone = self._index.distinct - self.tally.found
+
+    def gone(self, look_up: LookUp) -> Iterator[list[ItemKey]]:
+        """Keys with an outcome that were not among the inputs, some at a time; after :meth:`end`, where gone ones are to be dropped."""
+        assert self._marks is not None
+        unmet = self._marks.unmet()
+        for start in range(0, len(unmet), _DROPPED_AT_ONCE):
+            locations = unmet[start : start + _DROPPED_AT_ONCE]
+            keys = [stored.key for stored in look_up(locations)]
+            which, others = self._index.find(np.fromiter(map(hash, keys), dtype=np.int64, count=len(keys)).view(np.uint64))
+            later = others > locations[which]
+            # of a key with several outcomes the newest tells whether it was met
+            older = {
+                place
+                for place, stored in zip(which[later].tolist(), look_up(others[later]) if later.any() else (), strict=True)
+                if stored.key == keys[place]
+            }
+            found = [key for place, key in enumerate(keys) if place not in older]
+            if found:
+                yield found
 
     # -- doubles -------------------------------------------------------------------------------------------------------------
 
@@ -309,56 +292,88 @@ class Plan:
             last = np.append(which[1:] != which[:-1], True)
             found = zip(which[last].tolist(), look_up(locations[last]), strict=True)
             confirmed.update((place, stored) for place, stored in found if stored.key == items[place].key)
+            if self._marks is not None:
+                self._marks.put(locations[last & np.isin(which, np.fromiter(confirmed, dtype=np.intp, count=len(confirmed)))])
             keep = ~last & ~np.isin(which, np.fromiter(confirmed, dtype=np.intp, count=len(confirmed)))
             which, locations = which[keep], locations[keep]
+        self.tally.found += len(confirmed)
         return confirmed
+
+    def _growing(self, items: Sequence[Item]) -> set[int]:
+        growing = self._prints.growing(items) if self._prints is not None else set()
+        self.tally.unsettled += len(growing)
+        self._tell(_UNSETTLED, [items[place] for place in sorted(growing)])
+        return growing
+
+    def _looked_into(self, items: Sequence[Item], outcomes: Mapping[int, Stored]) -> Sequence[Item]:
+        """The items, with full fingerprints where those alone tell whether something changed."""
+        if self._prints is None:
+            return items
+        doubtful = [place for place, stored in outcomes.items() if stored.fingerprint and not self._is_same_input(items[place], stored)]
+        found = list(items)
+        for place, item in zip(doubtful, self._prints.completed([items[place] for place in doubtful]), strict=True):
+            found[place] = item
+        return found
 
     def _judged(self, item: Item, stored: Stored | None) -> Item | None:
         """The item if it is to be executed, with a note if an earlier outcome then ends."""
         if stored is None:
             self.tally.new += 1
+            self._tell(_NEW, (item,))
             return item
-        if self._policy.nameless and self._is_other_code(stored):
+        if self.policy.nameless and self._is_other_code(stored):
             raise _other_lambda(item)
         changed = self._changed(item, stored)
         succeeded = stored.outcome == SUCCEEDED
         if changed and (succeeded or stored.final) and self._is_redone(item, changed):
             self.tally.redone += 1
             _count(self.tally.redone_by, changed)
+            self._tell(_redone(changed), (item,))
             return item._replace(replaces=True)
         if succeeded:
-            self.tally.succeeded += 1
-            if changed:
-                _count(self.tally.kept, changed)
-            self.tally.kept_changed += not changed and self._is_other_code(stored)
+            self._keep(item, stored, changed)
             return None
         kind = stored.kind or ""
         if not self._is_retried(stored, kind):
             _count(self.tally.failed, kind)
+            self._tell(_failed(kind), (item,))
             return None
         _count(self.tally.retried, kind)
+        self._tell(_retried(kind), (item,))
         return item._replace(replaces=True) if stored.final else item
 
+    def _keep(self, item: Item, stored: Stored, changed: str) -> None:
+        self.tally.succeeded += 1
+        if changed:
+            _count(self.tally.kept, changed)
+        self.tally.kept_changed += not changed and self._is_other_code(stored)
+        self._tell(_DONE, (item,))
+
+    def _tell(self, reason: str, items: Sequence[Item]) -> None:
+        if self._told and items:
+            keys = self.examples.setdefault(reason, [])
+            keys += [item.key.text for item in items[: EXAMPLES - len(keys)]]
+
     def _is_redone(self, item: Item, changed: str) -> bool:
-        if self._policy.on_change == "error":
+        if self.policy.on_change == "error":
             raise ChangedError(
                 f'the {changed} of item {item.key.text!r} changed since it was finished, and on_change="error". '
                 'Do it again with on_change="rerun", or leave finished items as they are with on_change="keep"'
             )
-        return self._policy.on_change != "keep"
+        return self.policy.on_change != "keep"
 
     def _is_retried(self, stored: Stored, kind: str) -> bool:
-        if self._policy.again is None:
+        if self.policy.again is None:
             return False
-        if not stored.final or kind in self._policy.again:
+        if not stored.final or kind in self.policy.again:
             return True
         # a failure stays until its input or the workload changes
-        return self._policy.mends and self._policy.on_change != "keep" and self._is_other_code(stored)
+        return self.policy.mends and self.policy.on_change != "keep" and self._is_other_code(stored)
 
     def _changed(self, item: Item, stored: Stored) -> str:
         """What changed since an outcome: ``input``, ``params``, ``version``, ``seed``, or "" for nothing."""
-        policy = self._policy
-        if item.fingerprint and stored.fingerprint and item.fingerprint != stored.fingerprint:
+        policy = self.policy
+        if item.fingerprint and stored.fingerprint and not self._is_same_input(item, stored):
             return "input"
         if stored.params_digest and stored.params_digest != policy.params_digest:
             return "params"
@@ -368,12 +383,20 @@ class Plan:
             return "seed"
         return ""
 
+    def _is_same_input(self, item: Item, stored: Stored) -> bool:
+        before = stored.fingerprint or ""
+        return item.fingerprint == before or (self._prints is not None and self._prints.is_same(item.fingerprint, before))
+
     def _is_same_version(self, stored: Stored) -> bool:
         # what was made by this very code before version="code" was said, is no older form
-        return self._policy.version in (stored.version, f"code:{stored.code_digest}")
+        return self.policy.version in (stored.version, f"code:{stored.code_digest}")
 
     def _is_other_code(self, stored: Stored) -> bool:
-        return self._policy.version is None and bool(stored.code_digest) and stored.code_digest != self._policy.code_digest
+        return self.policy.version is None and bool(stored.code_digest) and stored.code_digest != self.policy.code_digest
+
+
+def _hashes(items: Sequence[Item]) -> Words:
+    return np.fromiter((hash(item.key) for item in items), dtype=np.int64, count=len(items)).view(np.uint64)
 
 
 def _trace(item: Item) -> int:
@@ -430,14 +453,36 @@ def _count(counts: dict[str, int], name: str) -> None:
     counts[name] = counts.get(name, 0) + 1
 
 
-def reasons(tally: Tally) -> Mapping[str, int]:
+# ----------------------------------------------------------------------------------------------------------------------- reasons
+
+_NEW, _DONE, _DOUBLED = "new", "done before", "given twice"
+_UNSETTLED = "changed a moment ago, left for the next run"
+#: By what becomes of them.
+GONE = {"keep": "no longer an input, kept", "drop": "no longer an input, dropped"}
+
+
+def _redone(what: str) -> str:
+    return f"again, {what} changed"
+
+
+def _retried(kind: str) -> str:
+    return f"again, failed before ({kind})"
+
+
+def _failed(kind: str) -> str:
+    return f"failed before, stays ({kind})"
+
+
+def reasons(tally: Tally, on_gone: str = "keep") -> Mapping[str, int]:
     """A tally as sentences' parts with figures, for showing what would be done."""
     found = {
-        "new": tally.new,
-        **{f"again, {what} changed": count for what, count in tally.redone_by.items()},
-        **{f"again, failed before ({kind})": count for kind, count in tally.retried.items()},
-        "done before": tally.succeeded,
-        **{f"failed before, stays ({kind})": count for kind, count in tally.failed.items()},
-        "given twice": tally.doubled,
+        _NEW: tally.new,
+        **{_redone(what): count for what, count in tally.redone_by.items()},
+        **{_retried(kind): count for kind, count in tally.retried.items()},
+        _DONE: tally.succeeded,
+        **{_failed(kind): count for kind, count in tally.failed.items()},
+        _DOUBLED: tally.doubled,
+        _UNSETTLED: tally.unsettled,
+        GONE[on_gone]: tally.gone,
     }
     return {what: count for what, count in found.items() if count}

@@ -39,6 +39,7 @@ def map(
     max_failures: float | None = None,
     retry_failed: bool | str | Sequence[str] = False,
     on_change: Literal["rerun", "keep", "error"] = "rerun",
+    on_gone: Literal["keep", "drop"] = "keep",
     takeover: bool = False,
     modules: Sequence[Any] = (),
     seed: int = 0,
@@ -72,6 +73,9 @@ def map(
         Run final failures again: True, kinds (``"timeout"``, or several), or ``"never"`` for none of any kind.
     on_change
         What to do with finished items whose input, params, seed or declared version changed.
+    on_gone
+        What to do with items of the dataset that are no input any more: ``"drop"`` hides their results at the end of a run that read
+        its inputs to their end and did its work.
     takeover
         Fence off another driver that is alive.
     modules
@@ -93,7 +97,8 @@ def map(
 
     given = {
         "params": params, "client": client, "key": key, "batch_size": batch_size, "errors": errors, "max_failures": max_failures,
-        "retry_failed": retry_failed, "on_change": on_change, "takeover": takeover, "modules": modules, "seed": seed, "name": name,
+        "retry_failed": retry_failed, "on_change": on_change, "on_gone": on_gone, "takeover": takeover, "modules": modules,
+        "seed": seed, "name": name,
     }  # fmt: skip
     assignment = _assignment(workload, inputs, dataset, given)
     # storage that cannot be written, or trusted with a commit, is told here and not by wait()

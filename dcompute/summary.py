@@ -23,6 +23,9 @@ class Summary:
     kept_changed: int = 0  #: items finished by an older form of the function, and kept
     kept: Mapping[str, int] = field(default_factory=dict)  #: finished items kept although this changed: ``on_change="keep"``
     redone: int = 0  #: items executed again because their input, params, seed or version changed
+    unsettled: int = 0  #: inputs that changed a moment ago, left for the next run
+    gone: int = 0  #: items of the dataset that are no input any more, where the inputs were read to their end
+    dropped: int = 0  #: of them: hidden in this run
     adopted: int = 0  #: batches that an earlier driver's workers wrote, and nobody had committed
     rows: int = 0  #: rows of results added in this run
     seconds: float = 0.0
@@ -57,14 +60,7 @@ class Summary:
                 self.kept_changed, f"finished item was {older} is kept; redo it", f"finished items were {older} are kept; redo them"
             )
             lines.append(f'  {made} with version="code", or declare version=')
-        for what, count in self.kept.items():
-            kept = counted(count, f"finished item is kept although its {what}", f"finished items are kept although their {what}")
-            lines.append(f'  {kept} changed (on_change="keep")')
-        if self.redone:
-            again = counted(self.redone, "was done again because its", "were done again because their")
-            lines.append(f"  {again} input, params, seed or version changed")
-        if self.doubled:
-            lines.append(f"  {counted(self.doubled, 'input was', 'inputs were')} given more than once and counted once")
+        lines += [f"  {line}" for line in self._of_inputs()]
         if self.adopted:
             lines.append(
                 f"  {counted(self.adopted, 'batch of an earlier run was', 'batches of earlier runs were')} found written and adopted"
@@ -76,8 +72,31 @@ class Summary:
             lines.append(f"  {counted(self.left, 'item is', 'items are')} left; the same line again goes on")
         return lines
 
+    def _of_inputs(self) -> list[str]:
+        lines = []
+        for what, count in self.kept.items():
+            kept = counted(count, f"finished item is kept although its {what}", f"finished items are kept although their {what}")
+            lines.append(f'{kept} changed (on_change="keep")')
+        if self.redone:
+            again = counted(self.redone, "was done again because its", "were done again because their")
+            lines.append(f"{again} input, params, seed or version changed")
+        if self.unsettled:
+            left = counted(self.unsettled, "input changed a moment ago and is", "inputs changed a moment ago and are")
+            lines.append(f"{left} left for the next run")
+        if self.dropped:
+            lines.append(
+                counted(self.dropped, "item is no input any more and was dropped", "items are no inputs any more and were dropped")
+            )
+        elif self.gone:
+            lines.append(
+                counted(self.gone, "item of the dataset is no input of this run", "items of the dataset are no inputs of this run")
+            )
+        if self.doubled:
+            lines.append(f"{counted(self.doubled, 'input was', 'inputs were')} given more than once and counted once")
+        return lines
+
     def _headline(self) -> str:
-        if self.state == "finished" and not (self.executed or self.skipped or self.skipped_failed):
+        if self.state == "finished" and not (self.executed or self.skipped or self.skipped_failed or self.unsettled):
             return f"there were no inputs{': ' if self.why_none else ''}{self.why_none}"
         if self.state == "finished" and not self.executed:
             return f"up to date, {counted(self.skipped, 'item')} done before"

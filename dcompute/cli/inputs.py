@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -23,7 +23,9 @@ CSV = (".csv", ".csv.gz", ".csv.bz2", ".csv.xz", ".csv.zst", ".tsv")
 PARQUET = (".parquet", ".pq")
 
 
-def of_words(words: Sequence[str], *, rows: bool | None = None, types: str | None = None) -> Any:
+def of_words(
+    words: Sequence[str], *, rows: bool | None = None, types: str | None = None, about_files: Mapping[str, Any] | None = None
+) -> Any:
     """Inputs for ``dc.map``.
 
     Parameters
@@ -34,6 +36,8 @@ def of_words(words: Sequence[str], *, rows: bool | None = None, types: str | Non
         Whether a single table stands for its rows; None: it does.
     types
         One of :data:`TYPES`, for a CSV file; None: the first.
+    about_files
+        Options of ``dc.files``, where files are the inputs.
 
     Raises
     ------
@@ -45,6 +49,10 @@ def of_words(words: Sequence[str], *, rows: bool | None = None, types: str | Non
     is_rows = rows is not False and len(words) == 1 and is_table(words[0])
     if types is not None and not (is_rows and words[0].lower().endswith(CSV)):
         raise UsageError("--types is for the rows of one CSV file: nothing else leaves open what its values are")
+    if about_files and (is_rows or "-" in words):
+        raise UsageError(
+            f"--{next(iter(about_files))} is for files as inputs: the rows of a table and lines of standard input have no such thing"
+        )
     if "-" in words:
         if len(words) > 1:
             raise UsageError("'-' (lines of standard input) cannot be mixed with other inputs")
@@ -53,7 +61,7 @@ def of_words(words: Sequence[str], *, rows: bool | None = None, types: str | Non
         return _table(words[0], types or TYPES[0])
     if rows:
         raise UsageError(f"--rows needs one CSV or Parquet file, and these are: {' '.join(words[:3])}{' ...' if len(words) > 3 else ''}")
-    return _files(words)
+    return _files(words, about_files or {})
 
 
 def lines(stream: TextIO) -> Iterator[str]:
@@ -129,12 +137,12 @@ def _tell_text(word: str, columns: dict[str, str]) -> None:
         )
 
 
-def _files(words: Sequence[str]) -> Any:
+def _files(words: Sequence[str], options: Mapping[str, Any]) -> Any:
     import dcompute as dc
 
-    found = dc.files(list(words) if len(words) > 1 else words[0])
+    found = dc.files(list(words) if len(words) > 1 else words[0], **options)
     found.check()
-    if not len(found):
+    if not len(found) and not len(found.left):
         # Nothing to do is no error in a program, but a pattern typed by a person was meant to match.
         raise InputError(found.why_none())
     return found

@@ -17,8 +17,8 @@ else:  # generic for type checkers only in older versions of click
 
 
 _ARGUMENTS = (
-    "key", "seed", "name", "memory", "timeout", "retries", "isolation", "version", "group", "retry_failed", "on_change", "takeover",
-    "errors", "max_failures", "modules", "batch_size", "at",
+    "key", "seed", "name", "memory", "timeout", "retries", "isolation", "version", "group", "retry_failed", "on_change", "on_gone",
+    "takeover", "settle", "fingerprint", "errors", "max_failures", "modules", "batch_size", "at",
 )  # fmt: skip
 # a name that follows --set is no argument of dc.map, but a user's
 _ARGUMENT = re.compile(

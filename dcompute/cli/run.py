@@ -56,6 +56,9 @@ class RunCommand(Headed):
 @option(_WORK, "--types", type=click.Choice(inputs.TYPES), default=None,
         help="What the cells of a CSV file become. exact: numbers, where all cells of a column read back as they are written (007 stays "
              "text), None where empty. text: text. guess: numbers, where they look like it.  [default: exact]")  # fmt: skip
+@option(_WORK, "--fingerprint", type=click.Choice(["stat", "content"]),
+        help="What tells that a file changed: what its storage says, or its content too.  [default: stat]")  # fmt: skip
+@option(_WORK, "--settle", metavar="TIME", help="Leave files for the next run that changed less than this ago, such as 5min.")
 @option(_WORK, "--seed", type=int, default=0, show_default=True, help="What dc.current().seed is derived from.")
 @option(_WORK, "--name", help="What the dataset calls the workload.  [default: its own name]")
 @option(_NEEDS, "--cpus", type=float, help="Cores.")
@@ -75,6 +78,8 @@ class RunCommand(Headed):
 )
 @option(_GOING_ON, "--on-change", type=click.Choice(["rerun", "keep", "error"]), default="rerun", show_default=True,
         help="For finished items whose input, parameters or version changed.")  # fmt: skip
+@option(_GOING_ON, "--on-gone", type=click.Choice(["keep", "drop"]), default="keep", show_default=True,
+        help="For items of the dataset that are no input any more; drop: hide their results.")  # fmt: skip
 @option(_GOING_ON, "--takeover", is_flag=True, help="Fence off another run that is alive on this dataset.")
 @option(_GOING_ON, "--errors", type=click.Choice(["record", "raise"]), default="record", show_default=True,
         help="raise: stop at the first final failure.")  # fmt: skip
@@ -142,14 +147,19 @@ def order_of(given: dict[str, Any]) -> Order:
         workload = dc.Workload.of(workload).options(**wanted)
     return Order(
         workload=workload,
-        inputs=inputs.of_words(given["inputs"], rows=given["rows"], types=given["types"]),
+        inputs=inputs.of_words(
+            given["inputs"],
+            rows=given["rows"],
+            types=given["types"],
+            about_files={name: given[name] for name in ("fingerprint", "settle") if given[name] is not None},
+        ),
         dataset=given["dataset"],
         options=_options(given),
     )
 
 
 def _options(given: dict[str, Any]) -> dict[str, Any]:
-    same = ("key", "batch_size", "errors", "max_failures", "on_change", "takeover", "seed", "name")
+    same = ("key", "batch_size", "errors", "max_failures", "on_change", "on_gone", "takeover", "seed", "name")
     return {
         **{name: given[name] for name in same},
         "params": unique(given["params"], "--set") or None,

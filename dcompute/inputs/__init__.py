@@ -10,8 +10,9 @@ import pickle
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from datetime import timedelta
 from pathlib import PurePath
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ from dcompute.garbage import uncollected
 from dcompute.inputs.instead import instead
 from dcompute.inputs.lazy import Finder, is_lazy
 from dcompute.inputs.listing import Files
+from dcompute.inputs.prints import Prints
 from dcompute.inputs.sources import Bunch, Frame, Grid, Partitions, Source, Stream, Values, check_index
 from dcompute.keys import derive, derive_many, digest_of, fingerprint, uncomparable
 from dcompute.records import Item, ItemKey
@@ -37,7 +39,13 @@ _CHUNK = 4096
 _FRAME_BYTES = 5
 
 
-def files(pattern: str | PurePath | Iterable[str | PurePath], *, storage_options: Mapping[str, Any] | None = None) -> Files:
+def files(
+    pattern: str | PurePath | Iterable[str | PurePath],
+    *,
+    storage_options: Mapping[str, Any] | None = None,
+    fingerprint: Literal["stat", "content"] = "stat",
+    settle: str | float | timedelta | None = None,
+) -> Files:
     """The files that match, as inputs: sorted by path, each with a fingerprint, so that a file that changed is done again.
 
     Parameters
@@ -45,7 +53,13 @@ def files(pattern: str | PurePath | Iterable[str | PurePath], *, storage_options
     pattern
         A path or fsspec URL with ``*``, ``?``, ``[...]`` and ``**``, or several of them.
     storage_options
-        For the file system of a URL. They are used for listing only: the workload opens its files itself.
+        For the file system of a URL. They are used for listing and fingerprints only: the workload opens its files itself.
+    fingerprint
+        ``"stat"``: a file changed when its storage says so (checksum, or time and size). ``"content"``: then it is read, here, and did not
+        change where its content is the same; new files are read too, once.
+    settle
+        Leave files for the next run that changed less than this ago, such as ``"5 min"``, and local ones that change before their turn. The
+        storage's clock is compared with this machine's: what is between the two is added to, or taken from, the time.
 
     Examples
     --------
@@ -53,7 +67,7 @@ def files(pattern: str | PurePath | Iterable[str | PurePath], *, storage_options
     >>> dc.files("raw/2024/*.csv")
     files('raw/2024/*.csv')
     """
-    return Files(pattern, storage_options)
+    return Files(pattern, storage_options, fingerprint=fingerprint, settle=settle)
 
 
 def grid(**axes: Iterable[Any]) -> Grid:
@@ -115,6 +129,16 @@ class Inputs:
     def distinct(self) -> bool:
         """Whether it is known without looking that no key comes twice."""
         return self._key is None and self._source.distinct
+
+    @property
+    def prints(self) -> Prints | None:
+        """What knows more of their fingerprints than the items do; None where there is nothing more to know."""
+        return self._source.prints if isinstance(self._source, Files) else None
+
+    def left(self, size: int = _CHUNK) -> Iterator[list[Item]]:
+        """Items that are there and left for the next run."""
+        for bunch in self._source.left_bunches(size) if isinstance(self._source, Files) else ():
+            yield self._items(bunch, range(len(bunch.values)))
 
     def describe(self) -> str:
         """What they are, for a person."""

@@ -49,6 +49,21 @@ class TestOrder:
         assert found.options == {name: defaults[name] for name in found.options}
         assert set(found.options) == set(defaults) - {"workload", "inputs", "dataset"}
 
+    def test_options_of_files_reach_them(self):
+        """What tells that a file changed, and how long it has to rest, are said of the files; what is gone of the run."""
+        Path("b.txt").touch()
+        found = order("--settle", "1h", "--on-gone", "drop")
+        assert (list(found.inputs), len(found.inputs.left), found.options["on_gone"]) == ([], 2, "drop")
+        (first, _) = Inputs.of(order("--fingerprint", "content").inputs)
+        assert first.fingerprint.endswith("0" * 16)
+
+    @pytest.mark.parametrize("option", [("--settle", "1h"), ("--fingerprint", "content")])
+    def test_options_of_files_are_refused_of_rows(self, option):
+        """The rows of a table have no such thing."""
+        Path("t.csv").write_text("a\n1\n")
+        with pytest.raises(UsageError, match=f"{option[0]} is for files as inputs"):
+            order(*option, words=("t.csv",))
+
     def test_options_become_arguments(self):
         """Each in the type that ``dc.map`` takes."""
         options = order(

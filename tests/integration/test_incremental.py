@@ -1,0 +1,115 @@
+"""Inputs that change, vanish and come back: what a run does of them, and what stays in its dataset."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from distributed import Client, LocalCluster
+
+import dcompute as dc
+from dcompute.errors import InputError
+
+
+@pytest.fixture(scope="module", autouse=True)
+def client() -> Iterator[Client]:
+    """A cluster for all runs of this file."""
+    with LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0") as cluster, Client(cluster) as found:
+        yield found
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    """Three files that nobody touched for an hour."""
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    for name in "abc":
+        write(folder / name, name)
+    return folder
+
+
+def write(path: Path, text: str, age: float = 3600) -> None:
+    path.write_text(text)
+    os.utime(path, (time.time() - age, time.time() - age))
+
+
+@dc.workload(isolation="thread")  # starts no child
+def content(path: str) -> str:
+    return Path(path).read_text()
+
+
+@dc.workload(isolation="thread")
+def same(n: int) -> int:
+    return n
+
+
+def done(workload: Any, inputs: Any, url: Path, **options: Any) -> dc.Run:
+    run = dc.map(workload, inputs, url, **options)
+    assert run.wait(60, progress="quiet")
+    return run
+
+
+def values(url: Path) -> dict[str, Any]:
+    frame = dc.open(url).to_pandas()
+    return {os.path.basename(key): value for key, value in zip(frame["item_key"], frame["value"], strict=True)}
+
+
+def test_contents_decide_and_young_files_wait(raw: Path, tmp_path: Path) -> None:
+    """A touched file is not done again, a changed one is, and one that changed a moment ago is left with its old result."""
+    url = tmp_path / "d"
+    done(content, dc.files(raw / "*", fingerprint="content"), url)
+    write(raw / "a", "a", age=1800)
+    write(raw / "b", "B", age=1800)
+    write(raw / "c", "C", age=0)
+    write(raw / "d", "d", age=0)
+    run = done(content, dc.files(raw / "*", fingerprint="content", settle="5 min"), url, on_gone="drop")
+    summary = run.summary()
+    assert (summary.executed, summary.skipped, summary.redone, summary.unsettled, summary.dropped) == (1, 1, 1, 2, 0)
+    assert "2 inputs changed a moment ago and are left for the next run" in str(summary)
+    assert values(url) == {"a": "a", "b": "B", "c": "c"}
+    for name in "cd":
+        os.utime(raw / name, (time.time() - 1800,) * 2)
+    assert done(content, dc.files(raw / "*", fingerprint="content", settle="5 min"), url).summary().executed == 2
+    assert values(url) == {"a": "a", "b": "B", "c": "C", "d": "d"}
+
+
+def test_what_is_gone_is_dropped_and_runs_again_when_it_comes_back(raw: Path, tmp_path: Path) -> None:
+    """Results of files that vanished stay until they are to be dropped; attempts stay as history; a file that comes back is done."""
+    url = tmp_path / "d"
+    done(content, dc.files(raw / "*"), url)
+    (raw / "a").unlink()
+    kept = done(content, dc.files(raw / "*"), url)
+    assert (kept.summary().gone, kept.summary().dropped) == (1, 0)
+    assert "1 item of the dataset is no input of this run" in str(kept.summary())
+    assert set(values(url)) == {"a", "b", "c"}
+    dropped = done(content, dc.files(raw / "*"), url, on_gone="drop")
+    assert "1 item is no input any more and was dropped" in str(dropped.summary())
+    assert set(values(url)) == {"b", "c"}
+    assert len(dropped.attempts()) == 3
+    assert dc.open(url).status().succeeded == 2
+    write(raw / "a", "a")
+    assert done(content, dc.files(raw / "*"), url, on_gone="drop").summary().executed == 1
+    assert set(values(url)) == {"a", "b", "c"}
+
+
+def test_inputs_that_fail_or_are_none_drop_nothing(tmp_path: Path) -> None:
+    """A stream that ends with an error, and inputs of which there are none, leave all results as they are and say so."""
+    url = tmp_path / "d"
+    done(same, [1, 2, 3], url)
+
+    def broken() -> Iterator[int]:
+        yield 1
+        raise OSError("the listing broke")
+
+    with pytest.raises(InputError, match="the listing broke"):
+        done(same, broken(), url, on_gone="drop")
+    with pytest.raises(InputError, match="would drop 3 items of the dataset, which is most likely a mistake"):
+        done(same, [], url, on_gone="drop")
+    with pytest.raises(InputError, match="most likely a mistake"):
+        dc.preview(same, [], url, on_gone="drop")
+    assert values(url) == {"1": 1, "2": 2, "3": 3}
+    assert done(same, [], url).summary().gone == 3
