@@ -271,19 +271,42 @@ def _start_local(workers: int | None) -> Connection:
         raise
 
 
-def _local_cluster(workers: int | None) -> Any:
+def offers_at(place: Place | None, *, workers: int | None = None) -> list[WorkerOffer]:
+    """What a run would find there now, as far as it can be told; starts nothing. See :func:`connect`."""
+    if place is None:
+        count, threads = _local_size(workers)
+        return [WorkerOffer(address=str(number), nthreads=threads, memory_limit=usable_memory()) for number in range(count)]
+    try:
+        connection = connect(place)
+    except ClusterError:
+        return []
+    try:
+        return list(connection.offers().values())
+    except ClusterError:
+        return []
+    finally:
+        connection.close()
+
+
+def _local_size(workers: int | None) -> tuple[int, int]:
+    """Workers of a local cluster, and threads of each."""
     from dask.system import CPU_COUNT
-    from distributed import Scheduler, SpecCluster, Worker
 
     local = settings().local
-    threads = workers or local.threads or CPU_COUNT
+    return local.workers or 1, workers or local.threads or CPU_COUNT
+
+
+def _local_cluster(workers: int | None) -> Any:
+    from distributed import Scheduler, SpecCluster, Worker
+
+    count, threads = _local_size(workers)
     # LocalCluster would have the web servers of scheduler and workers listen on every interface
     web = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
     return SpecCluster(
         scheduler={"cls": Scheduler, "options": {"protocol": "inproc://", **web}},
         workers={
             number: {"cls": Worker, "options": {"protocol": "inproc://", "nthreads": threads, "memory_limit": 0, **web}}
-            for number in range(local.workers or 1)
+            for number in range(count)
         },
         name="dcompute",
     )

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dcompute.cluster import offers_at
+from dcompute.cost import NEWEST, Cost, cost_of
 from dcompute.dataset.outcomes import OutcomeReader, iter_outcomes
 from dcompute.dataset.state import State
 from dcompute.dataset.writer import open_dataset
 from dcompute.errors import DatasetNotFoundError, InputError
 from dcompute.index import Index
-from dcompute.plan import Plan, Policy, reasons
+from dcompute.plan import EXAMPLES, Plan, Policy, reasons
+from dcompute.progress import duration
+from dcompute.resources import slots
 from dcompute.summary import counted
 
 if TYPE_CHECKING:
@@ -21,7 +26,8 @@ if TYPE_CHECKING:
     from dcompute.records import Item
 
 _CHUNK = 8192
-_EXAMPLES = 5
+#: Characters of a key that a person reads.
+_SHOWN = 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,31 +39,49 @@ class Preview:
     todo: int  #: items that would be executed
     reasons: Mapping[str, int]  #: how many items, by what would become of them and why
     kept_changed: int  #: finished items of an older form of the function, which would be kept
+    kept: Mapping[str, int]  #: finished items that would be kept although this changed: ``on_change="keep"``
     examples: tuple[str, ...]  #: keys of the first items that would be executed
+    keys: Mapping[str, tuple[str, ...]]  #: some keys, by what would become of them and why
+    cost: Cost  #: in time, if the items are like the last ones
 
     def __str__(self) -> str:
         lines = [f"{self.workload} -> {self.dataset}: {counted(self.todo, 'item')} would be executed"]
-        lines += [f"  {count:>10,}  {why}" for why, count in self.reasons.items()]
+        lines += [f"  {count:>10,}  {why}{self._some(why)}" for why, count in self.reasons.items()]
         if self.kept_changed:
             lines.append(f"  {self.kept_changed:>10,}  of those done before, by an older form of the function")
-        if self.examples:
-            more = ", ..." if self.todo > len(self.examples) else ""
-            lines.append(f"  first: {', '.join(self.examples)}{more}")
-        return "\n".join(lines)
+        lines += [f"  {count:>10,}  of those done before, although the {what} changed" for what, count in self.kept.items()]
+        return "\n".join([*lines, *self._cost()])
+
+    def _some(self, why: str) -> str:
+        keys = self.keys.get(why, ())
+        more = ", ..." if self.reasons[why] > len(keys) else ""
+        return f": {', '.join(map(_short, keys))}{more}" if keys else ""
+
+    def _cost(self) -> list[str]:
+        cost = self.cost
+        if not self.todo:
+            return []
+        if not cost.judged_by:
+            return ["  no history yet: how long it takes is not known"]
+        judged = f"by {counted(cost.judged_by, 'item that ended', 'items that ended')} last"
+        wall = cost.wall_seconds
+        held = "" if wall is None else f", {duration(wall)} with {counted(cost.slots or 0, 'slot')}"
+        return [f"  about {duration(cost.seconds)} of work{held} ({judged})"]
+
+
+def _short(key: str) -> str:
+    return key if len(key) <= _SHOWN else f"...{key[-_SHOWN:]}"
 
 
 def preview_of(assignment: Assignment) -> Preview:
     """What the run of an assignment would do; reads the dataset and the inputs, and writes nothing."""
-    plan, reader = plan_of(assignment, _state(assignment.store))
+    state = _state(assignment.store)
+    plan, reader = plan_of(assignment, state, told=True)
     plan.check_counted(assignment.source)
     examples: list[str] = []
-    chunk: list[Item] = []
-    for item in assignment.source:
-        chunk.append(item)
-        if len(chunk) == _CHUNK:
-            _sift(plan, reader, chunk, examples)
-            chunk = []
-    _sift(plan, reader, chunk, examples)
+    for chunk in _chunks(assignment.source):
+        todo = plan.sift(chunk, reader.rows)
+        examples += [item.key.text for item in todo[: EXAMPLES - len(examples)]]
     end_plan(plan, assignment.source, reader)
     tally = plan.tally
     return Preview(
@@ -66,11 +90,25 @@ def preview_of(assignment: Assignment) -> Preview:
         todo=tally.todo,
         reasons=reasons(tally, plan.policy.on_gone),
         kept_changed=tally.kept_changed,
+        kept=dict(tally.kept),
         examples=tuple(examples),
+        keys={why: tuple(keys) for why, keys in plan.examples.items()},
+        cost=cost_of(tally.todo, (one.batch for one in state.batches[-NEWEST:]), _slots(assignment) if tally.todo else None),
     )
 
 
-def plan_of(assignment: Assignment, state: State) -> tuple[Plan, OutcomeReader]:
+def _chunks(items: Iterable[Item]) -> Iterator[list[Item]]:
+    rest = iter(items)
+    while chunk := list(itertools.islice(rest, _CHUNK)):
+        yield chunk
+
+
+def _slots(assignment: Assignment) -> int | None:
+    offers = offers_at(assignment.place, workers=assignment.options.workers)
+    return sum(slots(assignment.request, offer, offers) for offer in offers) or None
+
+
+def plan_of(assignment: Assignment, state: State, *, told: bool = False) -> tuple[Plan, OutcomeReader]:
     """The plan of a run on a dataset whose log says this, and what looks outcomes up for it."""
     index = Index()
     for chunk in iter_outcomes(assignment.store, state, columns=()):
@@ -88,7 +126,7 @@ def plan_of(assignment: Assignment, state: State) -> tuple[Plan, OutcomeReader]:
         seed=spec.seed,
         nameless=assignment.is_nameless,
     )
-    return Plan(index, policy, assignment.source.prints), OutcomeReader(assignment.store, state)
+    return Plan(index, policy, assignment.source.prints, told=told), OutcomeReader(assignment.store, state)
 
 
 def end_plan(plan: Plan, source: Inputs, reader: OutcomeReader) -> None:
@@ -114,8 +152,3 @@ def _state(store: Store) -> State:
         return open_dataset(store)[1]
     except DatasetNotFoundError:
         return State()
-
-
-def _sift(plan: Plan, reader: OutcomeReader, chunk: list[Item], examples: list[str]) -> None:
-    todo = plan.sift(chunk, reader.rows)
-    examples += [item.key.text for item in todo[: _EXAMPLES - len(examples)]]

@@ -136,7 +136,7 @@ class Plan:
         self._index = index
         self.policy = policy
         self._prints = prints
-        self._marks = Marks(index.values()) if policy.on_gone == "drop" else None
+        self._marks = Marks(index.values()) if told or policy.on_gone == "drop" else None
         self._met: Index | None = Index()
         self._doubled = np.empty(0, dtype=np.intp)
 
@@ -214,9 +214,11 @@ class Plan:
             self._tell(_UNSETTLED, items)
             self._outcomes(items, _hashes(items), look_up)
         self.tally.gone = self._index.distinct - self.tally.found
+        if self._told and self.tally.gone:
+            self.examples[GONE[self.policy.on_gone]] = [key.text for key in next(self.gone(look_up))[:EXAMPLES]]
 
     def gone(self, look_up: LookUp) -> Iterator[list[ItemKey]]:
-        """Keys with an outcome that were not among the inputs, some at a time; after :meth:`end`, where gone ones are to be dropped."""
+        """Keys with an outcome that were not among the inputs, some at a time; after :meth:`end`, where they are to be dropped or told."""
         assert self._marks is not None
         unmet = self._marks.unmet()
         for start in range(0, len(unmet), _DROPPED_AT_ONCE):

@@ -118,7 +118,7 @@ def run(ctx: click.Context, /, **given: Any) -> None:
     """
     import dcompute as dc
 
-    _settle(given)
+    size_cluster(given)
     order = order_of(given)
     if given["dry_run"]:
         click.echo(in_options(str(dc.preview(order.workload, order.inputs, order.dataset, **order.options))))
@@ -186,7 +186,7 @@ def _scheduler(address: str | None) -> str | None:
     raise click.BadParameter(f"{address} is no scheduler file", param_hint="--scheduler")
 
 
-def _settle(given: dict[str, Any]) -> None:
+def size_cluster(given: dict[str, Any]) -> None:
     """Put into Dask's configuration what is a setting, for the life of this process."""
     import dask
 

@@ -112,4 +112,5 @@ def test_inputs_that_fail_or_are_none_drop_nothing(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="most likely a mistake"):
         dc.preview(same, [], url, on_gone="drop")
     assert values(url) == {"1": 1, "2": 2, "3": 3}
+    assert dc.preview(same, [1, 4], url).cost.slots == 2  # of the cluster that is there
     assert done(same, [], url).summary().gone == 3
