@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from dcompute.report.report import Report
     from dcompute.retry import Retry, Rule
     from dcompute.run import Run, map, preview
+    from dcompute.upstream import rows
     from dcompute.worker.context import current
 
 __version__ = "0.1.0"
@@ -51,6 +52,7 @@ _HOMES = {
     "map": "dcompute.run",
     "open": "dcompute.dataset",
     "preview": "dcompute.run",
+    "rows": "dcompute.upstream",
 }
 
 __all__ = [
@@ -67,6 +69,7 @@ __all__ = [
     "map",
     "open",
     "preview",
+    "rows",
     "workload",
 ]
 

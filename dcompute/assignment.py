@@ -133,7 +133,7 @@ class Assignment:
         around = leave_slot()  # whatever cluster is named: a task that waits for a run must not hold the slot that it needs
         found = client if client is not None else (around or existing_client())
         work = Workload.of(workload)
-        source = Inputs.of(inputs, key=key)
+        source = Inputs.of(_as_rows(inputs), key=key)
         store = Store.named(dataset)
         spec = _spec(work, source, store, params=params, modules=modules, seed=seed, name=name)
         state = Writer.check(store, spec.workload, options.takeover)
@@ -186,6 +186,16 @@ class Assignment:
             setup_failures=limits.setup_failures,
             batches_per_second=None if self.store.is_local or self.store.is_memory else BATCHES_PER_SECOND,
         )
+
+
+def _as_rows(inputs: Any) -> Any:
+    """Inputs, of which an open dataset is its rows."""
+    module = sys.modules.get("dcompute.dataset.readable")
+    if module is None or not isinstance(inputs, module.Readable):
+        return inputs
+    from dcompute.upstream import rows
+
+    return rows(inputs)
 
 
 def _limit(limit: float | None) -> float | None:
@@ -250,6 +260,7 @@ def _spec(
         seed=seed,
         schema=to_text(declared(work.schema)) if work.schema is not None else None,
         metrics=settings().metrics,
+        sources=source.sources,
         storage_options=tuple(store.storage_options.items()),
     )
 

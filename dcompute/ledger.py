@@ -89,7 +89,14 @@ class Ledger:
                 rewrite=rewriter.rewrite,
             )
         )
-        info = RunInfo(run=spec.run, version=spec.version, params_digest=spec.params_digest, code_digest=spec.code_digest, seed=spec.seed)
+        info = RunInfo(
+            run=spec.run,
+            version=spec.version,
+            params_digest=spec.params_digest,
+            code_digest=spec.code_digest,
+            seed=spec.seed,
+            sources=spec.sources,
+        )
         renaming = due_before(writer.store, writer.state, renames, schema=spec.schema)
         insist(lambda: writer.commit([info, *renaming]))
         ledger = cls(writer, spec, patience)

@@ -174,6 +174,7 @@ class RunSpec:
     seed: int = 0
     schema: str | None = None  #: declared schema as text; None: it grows
     metrics: str = "full"  #: or "basic", "off"
+    sources: tuple[tuple[str, int], ...] = ()  #: datasets that the inputs are read from, each with the last entry that counts
     storage_options: tuple[tuple[str, Any], ...] = field(default=(), repr=False)  #: never logged, never written
 
 

@@ -123,10 +123,10 @@ def _input(key: ItemKey, recorded: str | None) -> Any:
         if fingerprint(found) == recorded:
             return found
     if key.kind.removesuffix(ESCAPED) in ("str", "path"):
-        stamp = _stamp_of_file(os.fspath(value))
-        if stamp == recorded:
+        is_same = _is_same_file(os.fspath(value), recorded)
+        if is_same:
             return value
-        if stamp is not None:
+        if is_same is not None:
             raise UsageError(
                 f"the file {key.text} is another one than the item was executed with: pass value={key.text!r} to take it as it is"
             )
@@ -142,14 +142,20 @@ def _with_tuples(value: Any) -> Any:
     return {name: _with_tuples(member) for name, member in value.items()} if isinstance(value, dict) else value
 
 
-def _stamp_of_file(path: str) -> str | None:
+def _is_same_file(path: str, recorded: str) -> bool | None:
+    """Whether a file is as it was, by its storage or by its content; None where it cannot be seen."""
     from dcompute.inputs import Inputs, files
 
+    found = files(path, fingerprint="content")
     try:
-        prints = [item.fingerprint for item in Inputs.of(files(path))]
+        items = list(Inputs.of(found))
     except InputError:
         return None
-    return prints[0] if len(prints) == 1 else None
+    if len(items) != 1:
+        return None
+    if found.prints.is_same(items[0].fingerprint, recorded):
+        return True
+    return found.prints.is_same(found.prints.completed(items)[0].fingerprint, recorded)
 
 
 def _ready(workload: Any, params: Mapping[str, Any], value: Any) -> Callable[[], Any]:

@@ -24,7 +24,12 @@ PARQUET = (".parquet", ".pq")
 
 
 def of_words(
-    words: Sequence[str], *, rows: bool | None = None, types: str | None = None, about_files: Mapping[str, Any] | None = None
+    words: Sequence[str],
+    *,
+    rows: bool | None = None,
+    types: str | None = None,
+    about_files: Mapping[str, Any] | None = None,
+    by: str | None = None,
 ) -> Any:
     """Inputs for ``dc.map``.
 
@@ -38,6 +43,8 @@ def of_words(
         One of :data:`TYPES`, for a CSV file; None: the first.
     about_files
         Options of ``dc.files``, where files are the inputs.
+    by
+        What an item is of datasets, which the words then are; as ``dc.rows`` has it.
 
     Raises
     ------
@@ -46,6 +53,8 @@ def of_words(
     InputError
         A table cannot be read.
     """
+    if by is not None:
+        return _of_datasets(words, by, {"--rows or --files": rows, "--types": types, **{f"--{name}": 1 for name in about_files or ()}})
     is_rows = rows is not False and len(words) == 1 and is_table(words[0])
     if types is not None and not (is_rows and words[0].lower().endswith(CSV)):
         raise UsageError("--types is for the rows of one CSV file: nothing else leaves open what its values are")
@@ -62,6 +71,15 @@ def of_words(
     if rows:
         raise UsageError(f"--rows needs one CSV or Parquet file, and these are: {' '.join(words[:3])}{' ...' if len(words) > 3 else ''}")
     return _files(words, about_files or {})
+
+
+def _of_datasets(words: Sequence[str], by: Any, others: Mapping[str, Any]) -> Any:
+    import dcompute as dc
+
+    meaningless = next((name for name, value in others.items() if value is not None), None)
+    if meaningless is not None:
+        raise UsageError(f"--by makes the rows of datasets inputs, of which {meaningless} says nothing: leave one of them out")
+    return dc.rows(list(words) if len(words) > 1 else words[0], by=by)
 
 
 def lines(stream: TextIO) -> Iterator[str]:

@@ -56,6 +56,8 @@ class RunCommand(Headed):
 @option(_WORK, "--types", type=click.Choice(inputs.TYPES), default=None,
         help="What the cells of a CSV file become. exact: numbers, where all cells of a column read back as they are written (007 stays "
              "text), None where empty. text: text. guess: numbers, where they look like it.  [default: exact]")  # fmt: skip
+@option(_WORK, "--by", type=click.Choice(["row", "key", "part"]),
+        help="INPUTS are datasets; an item is a row of their results, all rows of an item, or a file.")  # fmt: skip
 @option(_WORK, "--fingerprint", type=click.Choice(["stat", "content"]),
         help="What tells that a file changed: what its storage says, or its content too.  [default: stat]")  # fmt: skip
 @option(_WORK, "--settle", metavar="TIME", help="Leave files for the next run that changed less than this ago, such as 5min.")
@@ -105,6 +107,7 @@ def run(ctx: click.Context, /, **given: Any) -> None:
                paths, globs and URLs     an item a file: 'raw/*.csv' 's3://raw/**/*.nc'
                a CSV or Parquet file     an item a row; columns are keyword arguments
                -                         an item a line of standard input
+               datasets, with --by       an item a row, a key or a part of their results
     DATASET  a folder or URL, made if need be
 
     \b
@@ -151,6 +154,7 @@ def order_of(given: dict[str, Any]) -> Order:
             given["inputs"],
             rows=given["rows"],
             types=given["types"],
+            by=given["by"],
             about_files={name: given[name] for name in ("fingerprint", "settle") if given[name] is not None},
         ),
         dataset=given["dataset"],

@@ -60,6 +60,7 @@ class RunInfo:
     params_digest: str = ""
     code_digest: str = ""
     seed: int = 0
+    sources: tuple[tuple[str, int], ...] = ()  #: datasets that its inputs are read from, each with the last entry that counts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,6 +262,7 @@ _DECODE: dict[str, Any] = {
     "holds": _pairs,
     "failed": _pairs,
     "columns": _pairs,
+    "sources": _pairs,
     "parts": tuple,
     "dropped": tuple,
     "epochs": tuple,

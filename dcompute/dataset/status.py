@@ -60,6 +60,7 @@ class Status:
     bytes: int  #: of the results parts that count
     runs: int  #: how many there were
     last_commit: float | None  #: seconds since 1970, on the clock of the driver
+    sources: Mapping[str, int] = field(default_factory=dict)  #: datasets that the last run read, and up to which entry of each
 
     def figures(self) -> dict[str, Any]:
         """All of it by name, for programs."""
@@ -312,6 +313,8 @@ def _told(name: str, value: Any) -> str:
     """A field of the status as people read it; "" for one that says nothing."""
     if value is None or value in ("", {}):
         return ""
+    if name == "sources":
+        return ", ".join(f"{url} at entry {number:,}" for url, number in value.items())
     if isinstance(value, Mapping):
         return ", ".join(f"{count:,} {kind}" for kind, count in value.items())
     if name in ("last_commit", "driver_since"):
@@ -395,6 +398,7 @@ def status_of(store: Store, state: State, *, is_past: bool = False) -> Status:
         bytes=size,
         runs=len({opened.run for opened in state.opened.values()}),
         last_commit=state.at or None,
+        sources=dict(state.run_info.sources) if state.run_info is not None else {},
     )
 
 

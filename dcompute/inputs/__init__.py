@@ -23,7 +23,7 @@ from dcompute.inputs.instead import instead
 from dcompute.inputs.lazy import Finder, is_lazy
 from dcompute.inputs.listing import Files
 from dcompute.inputs.prints import Prints
-from dcompute.inputs.sources import Bunch, Frame, Grid, Partitions, Source, Stream, Values, check_index
+from dcompute.inputs.sources import Bunch, Frame, Grid, Partitions, Ready, Source, Stream, Values, check_index
 from dcompute.keys import derive, derive_many, digest_of, fingerprint, uncomparable
 from dcompute.records import Item, ItemKey
 
@@ -95,6 +95,8 @@ class Inputs:
 
     def __init__(self, source: Source, key: Callable[[Any], Any] | str | None = None) -> None:
         self._source = source
+        if key is not None and isinstance(source, Ready) and not source.takes_key:
+            raise InputError(f"key={key!r}: {source.describe()} are known by what the dataset calls them: leave it out")
         self._key = _key_function(key, source)
         self._lazy = Finder()
         self._is_told = False  # that changes of some inputs cannot be seen
@@ -134,6 +136,11 @@ class Inputs:
     def prints(self) -> Prints | None:
         """What knows more of their fingerprints than the items do; None where there is nothing more to know."""
         return self._source.prints if isinstance(self._source, Files) else None
+
+    @property
+    def sources(self) -> tuple[tuple[str, int], ...]:
+        """Datasets that they are read from, each with the number of the last entry that counts."""
+        return self._source.sources if isinstance(self._source, Ready) else ()
 
     def left(self, size: int = _CHUNK) -> Iterator[list[Item]]:
         """Items that are there and left for the next run."""
@@ -192,11 +199,8 @@ class Inputs:
         values = bunch.values
         self._lazy.refuse(values)
         roots = self._roots(bunch, positions)
-        try:
-            keys, prints = derive_many(roots)
-        except KeyDerivationError:
-            keys, prints = self._derive_and_tell(roots, positions)
-        sizes = _sizes(values, positions)
+        keys, prints = self._keys(bunch, roots, positions)
+        sizes = list(bunch.sizes) if bunch.sizes is not None else _sizes(values, positions)
         if max(sizes, default=0) > LARGEST_VALUE:
             place = next(place for place, size in enumerate(sizes) if size > LARGEST_VALUE)
             raise _too_large(sizes[place], positions[place], keys[place])
@@ -210,6 +214,14 @@ class Inputs:
         make = Item._make
         with uncollected():
             return [make(parts) for parts in zip(keys, values, prints, positions, sizes, _no(len(values)), strict=True)]
+
+    def _keys(self, bunch: Bunch, roots: Sequence[Any], positions: Sequence[int]) -> tuple[list[ItemKey], list[str]]:
+        if bunch.named is not None and self._key is None:
+            return list(bunch.named), []
+        try:
+            return derive_many(roots)
+        except KeyDerivationError:
+            return self._derive_and_tell(roots, positions)
 
     def _tell_unseen(self, value: Any, position: int, key: ItemKey) -> None:
         self._is_told = True
@@ -241,7 +253,7 @@ class Inputs:
         if self._key is None:
             return bunch.values if bunch.keys is None else bunch.keys
         found = []
-        for place, value in enumerate(bunch.values):
+        for place, value in enumerate(bunch.values if bunch.shown is None else bunch.shown):
             try:
                 found.append(self._key(value))
             except InputError as error:
@@ -375,7 +387,7 @@ def _source(inputs: Any) -> Source:
     if isinstance(inputs, Files):
         inputs.check()
         return inputs
-    if isinstance(inputs, Grid):
+    if isinstance(inputs, (Grid, Ready)):
         return inputs
     _refuse_mistakes(inputs)
     table = _table(inputs)

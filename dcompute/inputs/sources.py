@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from dcompute.errors import InputError, InternalError, KeyDerivationError
 from dcompute.keys import derive
+from dcompute.records import ItemKey
 from dcompute.summary import counted
 
 
@@ -18,6 +20,9 @@ class Bunch(NamedTuple):
     values: Sequence[Any]
     keys: Sequence[Any] | None = None  #: what their keys derive from, where it is not the values themselves
     stamps: Sequence[str] | None = None  #: their fingerprints, where the source knows them
+    named: Sequence[ItemKey] | None = None  #: their keys, where the source has them
+    shown: Sequence[Any] | None = None  #: what ``key=`` looks at, where it is not the values themselves
+    sizes: Sequence[int] | None = None  #: about how many bytes each takes when it is sent, where the source knows
 
 
 class Source(Protocol):
@@ -46,6 +51,36 @@ class Source(Protocol):
 
     def why_none(self) -> str:
         """Where it has no values: what to look at."""
+
+
+class Ready(ABC):
+    """A stream of values that was made a source before it was given to a run; see :class:`Source`."""
+
+    count: int | None = None
+    distinct = True
+    names: tuple[str, ...] | None = None
+    sources: tuple[tuple[str, int], ...] = ()  #: datasets that it reads, each with the number of the last entry that counts
+
+    @property
+    @abstractmethod
+    def takes_key(self) -> bool:
+        """Whether ``key=`` makes sense."""
+
+    @abstractmethod
+    def bunches(self, size: int) -> Iterator[Bunch]:
+        """As of any source."""
+
+    @abstractmethod
+    def pick(self, positions: Sequence[int]) -> Bunch:
+        """As of any source."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """As of any source."""
+
+    @abstractmethod
+    def why_none(self) -> str:
+        """As of any source."""
 
 
 class Values:

@@ -114,3 +114,42 @@ def test_inputs_that_fail_or_are_none_drop_nothing(tmp_path: Path) -> None:
     assert values(url) == {"1": 1, "2": 2, "3": 3}
     assert dc.preview(same, [1, 4], url).cost.slots == 2  # of the cluster that is there
     assert done(same, [], url).summary().gone == 3
+
+
+# ------------------------------------------------------------------------------------------------------------- dataset to dataset
+
+
+@dc.workload(isolation="thread")
+def lines(path: str) -> list[dict[str, Any]]:
+    return [{"text": text, "length": len(text)} for text in Path(path).read_text().split()]
+
+
+@dc.workload(isolation="thread")
+def shout(text: str, length: int) -> str:
+    return text.upper() + "!" * length
+
+
+@dc.workload(isolation="thread")
+def total(table: Any) -> int:
+    return int(table["length"].sum())
+
+
+def test_what_changed_upstream_is_done_again_and_nothing_else(raw: Path, tmp_path: Path) -> None:
+    """Of a file that changed only the rows that differ are done again, of one that vanished all go; by item only the changed one is."""
+    first, by_row, by_key = tmp_path / "first", tmp_path / "rows", tmp_path / "keys"
+    write(raw / "a", "to be or")
+    write(raw / "b", "not to be")
+    done(lines, dc.files(raw / "*"), first)
+    assert done(shout, dc.open(first), by_row).summary().executed == 7
+    assert done(total, dc.rows(first, by="key"), by_key).summary().executed == 3
+    assert values(by_key) == {"a": 6, "b": 7, "c": 1}
+    write(raw / "a", "to see or", age=1800)
+    (raw / "c").unlink()
+    done(lines, dc.files(raw / "*"), first, on_gone="drop")
+    run = done(shout, dc.open(first), by_row, on_gone="drop")
+    assert (run.summary().executed, run.summary().redone, run.summary().dropped) == (1, 1, 1)
+    assert sorted(run.results()["value"].compute()) == ["BE!!", "NOT!!!", "OR!!", "SEE!!!", "TO!!", "TO!!"]
+    run = done(total, dc.rows(first, by="key"), by_key, on_gone="drop")
+    assert (run.summary().executed, run.summary().dropped) == (1, 1)
+    assert values(by_key) == {"a": 7, "b": 7}
+    assert dc.open(by_key).status().sources == {str(first): dc.open(first).state.number}

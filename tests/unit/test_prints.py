@@ -11,10 +11,10 @@ import fsspec
 import pytest
 
 import dcompute as dc
-from dcompute.errors import InputError
+from dcompute.errors import InputError, UsageError
 from dcompute.inputs import Inputs
 from dcompute.inputs.listing import Files
-from dcompute.records import Item
+from dcompute.records import Item, ItemKey
 
 NOW = 2_000_000_000.0
 
@@ -98,6 +98,19 @@ def test_contents_of_objects_are_read_by_url(bucket: str) -> None:
     fsspec.filesystem("memory").pipe_file("/prints/x[1].csv", b"x")
     again = dc.files(f"{bucket}/*", fingerprint="content")
     assert read(again)["x[1].csv"][16:] == before["x[1].csv"][16:] != "0" * 16
+
+
+def test_a_touched_file_is_reproduced(folder: Path) -> None:
+    """What is executed again for eyes is the file with the content that the dataset knows; one with another is refused."""
+    from dcompute.reproduction import _input
+
+    path = folder / "a"
+    recorded = read(dc.files(path, fingerprint="content"))["a"]
+    os.utime(path, (NOW, NOW))
+    assert _input(ItemKey(str(path), "str"), recorded) == str(path)
+    path.write_text("A")
+    with pytest.raises(UsageError, match="is another one"):
+        _input(ItemKey(str(path), "str"), recorded)
 
 
 # ------------------------------------------------------------------------------------------------------------------------- settle

@@ -12,8 +12,10 @@ import pytest
 
 from dcompute.cli import inputs
 from dcompute.cli.run import Order, order_of, run
+from dcompute.dataset.store import Store
 from dcompute.errors import InputError, UsageError
 from dcompute.inputs import Inputs
+from tests.component.upkeep.driving import Driving
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +58,15 @@ class TestOrder:
         assert (list(found.inputs), len(found.inputs.left), found.options["on_gone"]) == ([], 2, "drop")
         (first, _) = Inputs.of(order("--fingerprint", "content").inputs)
         assert first.fingerprint.endswith("0" * 16)
+
+    def test_datasets_are_inputs(self, tmp_path):
+        """With ``--by`` the words name datasets, of which nothing else says what an item is."""
+        driver = Driving(Store.at(tmp_path / "raw"))
+        driver.add({"a": [{"x": 1}, {"x": 2}]})
+        assert len(list(Inputs.of(order("--by", "row", words=("raw",)).inputs))) == 2
+        assert [item.key.text for item in Inputs.of(order("--by", "key", words=("ra*",)).inputs)] == ["a"]
+        with pytest.raises(UsageError, match="of which --settle says nothing"):
+            order("--by", "key", "--settle", "1h", words=("raw",))
 
     @pytest.mark.parametrize("option", [("--settle", "1h"), ("--fingerprint", "content")])
     def test_options_of_files_are_refused_of_rows(self, option):

@@ -32,6 +32,7 @@ keys = st.builds(ItemKey, st.one_of(texts, st.just("na\udcffme")), st.sampled_fr
 many_keys = st.lists(keys, max_size=3).map(tuple)
 numbers = st.integers(0, 2**40)
 floats = st.floats(0, 1e9, allow_nan=False)
+sources = st.lists(st.tuples(texts, numbers), max_size=2).map(tuple)
 parts = st.lists(st.builds(PartRef, name=texts, size=numbers, rows=numbers), max_size=2).map(tuple)
 batches = st.builds(
     AddBatch,
@@ -49,7 +50,7 @@ batches = st.builds(
 )
 actions = st.one_of(
     st.builds(Open, epoch=numbers, run=texts, workload=texts, host=texts, boot=texts, pid=numbers, started=floats, at=floats),
-    st.builds(RunInfo, run=texts, version=st.none() | texts, params_digest=texts, code_digest=texts, seed=numbers),
+    st.builds(RunInfo, run=texts, version=st.none() | texts, params_digest=texts, code_digest=texts, seed=numbers, sources=sources),
     st.builds(Add, batches=st.lists(batches, max_size=2).map(tuple)),
     st.builds(Hide, keys=many_keys, scope=st.sampled_from(["results", "all"])),
     st.builds(Vacuum, until=numbers, dropped=st.lists(texts, max_size=3).map(tuple)),
