@@ -196,9 +196,10 @@ class Driver(threading.Thread):
 
     def _drop_gone(self) -> None:
         """The work is done: hide what is no input any more, where that was asked for; what a kill leaves of it the next run does."""
-        if self.assignment.options.on_gone == "drop" and self._intake.is_read and self._clean:
+        if self.assignment.options.on_gone == "drop" and self._intake.is_read:
             for keys in self._intake.gone():
-                self._refuse_cancelled()
+                if self._cancel_reason is not None:
+                    return
                 self._ledger.drop(keys)
 
     def _first(self) -> w.Offered:

@@ -87,16 +87,12 @@ class Summary:
             lines.append(
                 counted(self.dropped, "item is no input any more and was dropped", "items are no inputs any more and were dropped")
             )
-        elif self.gone:
-            lines.append(
-                counted(self.gone, "item of the dataset is no input of this run", "items of the dataset are no inputs of this run")
-            )
         if self.doubled:
             lines.append(f"{counted(self.doubled, 'input was', 'inputs were')} given more than once and counted once")
         return lines
 
     def _headline(self) -> str:
-        if self.state == "finished" and not (self.executed or self.skipped or self.skipped_failed or self.unsettled):
+        if self.state == "finished" and not (self.executed or self.skipped or self.skipped_failed):
             return f"there were no inputs{': ' if self.why_none else ''}{self.why_none}"
         if self.state == "finished" and not self.executed:
             return f"up to date, {counted(self.skipped, 'item')} done before"

@@ -361,7 +361,8 @@ def test_preview_says_what_a_run_would_do_and_writes_nothing(tmp_path: Path) -> 
     assert (again.todo, dict(again.reasons)) == (1, {"new": 1, "done before": 2, "failed before, stays (permanent)": 1, "given twice": 1})
     assert "1 item would be executed" in str(again)
     assert dc.preview(old_form(version="2"), [1, 2, 3], url).reasons == {"again, version changed": 3}
-    assert dc.preview(old_form(), [3], url, retry_failed=True).reasons == {"again, failed before (permanent)": 1}
+    seen = dc.preview(old_form(), [3], url, retry_failed=True)
+    assert seen.reasons == {"again, failed before (permanent)": 1, "no longer an input, kept": 2}
     assert sorted(url.rglob("*")) == files
     with pytest.raises(UsageError, match="no option"):
         dc.preview(old_form(), [1], url, retries=3)

@@ -30,6 +30,8 @@ def test_figures_of_a_run() -> None:
     [
         ("skipped_failed", {"crash": 4}, "retry_failed=True"),
         ("kept_changed", 7, 'version="code"'),
+        ("unsettled", 4, "4 inputs changed a moment ago and are left for the next run"),
+        ("dropped", 5, "5 items are no inputs any more and were dropped"),
         ("doubled", 5, "counted once"),
         ("left", 9, "the same line again goes on"),
         ("adopted", 2, "adopted"),
@@ -44,7 +46,7 @@ def test_what_needs_a_word_has_its_line(field: str, value: Any, told: str) -> No
 
 def test_one_is_one() -> None:
     """Words agree with their numbers."""
-    ones = dict.fromkeys(("kept_changed", "doubled", "left", "adopted", "redone", "rows", "succeeded"), 1)
+    ones = dict.fromkeys(("kept_changed", "unsettled", "dropped", "doubled", "left", "adopted", "redone", "rows", "succeeded"), 1)
     text = str(summary(state="cancelled", skipped_failed={"crash": 1}, kept={"seed": 1}, seconds=1.0, **ones))
     for words in (
         "1 row,",
@@ -52,6 +54,8 @@ def test_one_is_one() -> None:
         "1 finished item was made by an older form of the function and is kept; redo it",
         "1 finished item is kept although its seed changed",
         "1 was done again because its input",
+        "1 input changed a moment ago and is left",
+        "1 item is no input any more and was dropped",
         "1 input was given more than once",
         "1 batch of an earlier run was",
         "1 item is left",
