@@ -196,7 +196,8 @@ class Plan:
             self._tell(_NEW, items)
             return list(items)
         items = self._looked_into(items, outcomes)
-        judged = (self._judged(item, outcomes.get(place)) for place, item in enumerate(items) if place not in growing)
+        judge = self._judged_and_told if self._told else self._judged
+        judged = (judge(item, outcomes.get(place)) for place, item in enumerate(items) if place not in growing)
         return [item for item in judged if item is not None]
 
     def end(self, left: Iterable[Sequence[Item]], look_up: LookUp) -> None:
@@ -311,7 +312,8 @@ class Plan:
         """The items, with full fingerprints where those alone tell whether something changed."""
         if self._prints is None:
             return items
-        doubtful = [place for place, stored in outcomes.items() if stored.fingerprint and not self._is_same_input(items[place], stored)]
+        prints = {place: stored.fingerprint for place, stored in outcomes.items() if stored.fingerprint}
+        doubtful = [place for place, before in prints.items() if not self._prints.is_same(items[place].fingerprint, before)]
         found = list(items)
         for place, item in zip(doubtful, self._prints.completed([items[place] for place in doubtful]), strict=True):
             found[place] = item
@@ -321,7 +323,6 @@ class Plan:
         """The item if it is to be executed, with a note if an earlier outcome then ends."""
         if stored is None:
             self.tally.new += 1
-            self._tell(_NEW, (item,))
             return item
         if self.policy.nameless and self._is_other_code(stored):
             raise _other_lambda(item)
@@ -330,26 +331,32 @@ class Plan:
         if changed and (succeeded or stored.final) and self._is_redone(item, changed):
             self.tally.redone += 1
             _count(self.tally.redone_by, changed)
-            self._tell(_redone(changed), (item,))
             return item._replace(replaces=True)
         if succeeded:
-            self._keep(item, stored, changed)
+            self.tally.succeeded += 1
+            if changed:
+                _count(self.tally.kept, changed)
+            self.tally.kept_changed += not changed and self._is_other_code(stored)
             return None
         kind = stored.kind or ""
         if not self._is_retried(stored, kind):
             _count(self.tally.failed, kind)
-            self._tell(_failed(kind), (item,))
             return None
         _count(self.tally.retried, kind)
-        self._tell(_retried(kind), (item,))
         return item._replace(replaces=True) if stored.final else item
 
-    def _keep(self, item: Item, stored: Stored, changed: str) -> None:
-        self.tally.succeeded += 1
-        if changed:
-            _count(self.tally.kept, changed)
-        self.tally.kept_changed += not changed and self._is_other_code(stored)
-        self._tell(_DONE, (item,))
+    def _judged_and_told(self, item: Item, stored: Stored | None) -> Item | None:
+        """The same, with the item's key among the examples of what becomes of it."""
+        found = self._judged(item, stored)
+        self._tell(_NEW if stored is None else self._reason(item, stored, is_executed=found is not None), (item,))
+        return found
+
+    def _reason(self, item: Item, stored: Stored, *, is_executed: bool) -> str:
+        kind, changed = stored.kind or "", self._changed(item, stored)
+        if not is_executed:
+            return _DONE if stored.outcome == SUCCEEDED else _failed(kind)
+        is_redone = changed and (stored.outcome == SUCCEEDED or stored.final) and self.policy.on_change != "keep"
+        return _redone(changed) if is_redone else _retried(kind)
 
     def _tell(self, reason: str, items: Sequence[Item]) -> None:
         if self._told and items:
@@ -375,7 +382,8 @@ class Plan:
     def _changed(self, item: Item, stored: Stored) -> str:
         """What changed since an outcome: ``input``, ``params``, ``version``, ``seed``, or "" for nothing."""
         policy = self.policy
-        if item.fingerprint and stored.fingerprint and not self._is_same_input(item, stored):
+        now, before = item.fingerprint, stored.fingerprint
+        if now and before and now != before and not self._is_same_input(now, before):
             return "input"
         if stored.params_digest and stored.params_digest != policy.params_digest:
             return "params"
@@ -385,9 +393,8 @@ class Plan:
             return "seed"
         return ""
 
-    def _is_same_input(self, item: Item, stored: Stored) -> bool:
-        before = stored.fingerprint or ""
-        return item.fingerprint == before or (self._prints is not None and self._prints.is_same(item.fingerprint, before))
+    def _is_same_input(self, now: str, before: str) -> bool:
+        return self._prints is not None and self._prints.is_same(now, before)
 
     def _is_same_version(self, stored: Stored) -> bool:
         # what was made by this very code before version="code" was said, is no older form
