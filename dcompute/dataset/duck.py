@@ -46,9 +46,9 @@ def relation(connection: Any, store: Store, state: State) -> Any:
     parts = [part for part in state.counted_parts() if part.rows]
     types = types_of(connection, schema)
     touched = is_hit(state, parts)
-    # to DuckDB "n" and "N" are one name
-    can_be_told = len({name.casefold() for name in types}) == len(types)
-    found = _of_files(connection, store, parts, types, with_file=touched, renames=state.renames) if parts and can_be_told else None
+    found = None
+    if parts and _can_be_told(types):
+        found = _of_files(connection, store, parts, types, with_file=touched, renames=state.renames)
     if found is None:
         return in_memory(connection, reading_results(store, state).to_arrow())
     return _counting(connection, state, parts, found).project(", ".join(map(_quoted, types))) if touched else found
@@ -95,12 +95,19 @@ def _of_files(
         if renames:  # in one union a name would stand for columns of several names
             return None
         kinds = [Alike(pa.schema([]), {}, list(parts))]
+    if not all(_can_be_told(kind.columns.names) for kind in kinds):
+        return None
     try:
         read = [_of_alike(connection, store, kind, types, with_file, len(kind.columns) == 0) for kind in kinds]
     except duckdb.Error:  # types that DuckDB does not know, or does not bring together
         return None
     found = [one for one in read if one is not None]
     return reduce(lambda a, b: a.union(b), found) if len(found) == len(read) else None
+
+
+def _can_be_told(names: Collection[str]) -> bool:
+    # to DuckDB "n" and "N" are one name
+    return len({name.casefold() for name in names}) == len(names)
 
 
 def _of_alike(connection: Any, store: Store, kind: Alike, types: dict[str, str], with_file: bool, by_name: bool) -> Any:

@@ -195,6 +195,13 @@ def test_columns_are_renamed_again_and_again(store):
     assert rows(store) == {"a": {"z": 1}, "b": {"z": 2, "y": 20}, "c": {"z": 3, "y": 30, "w": 300}}
 
 
+def test_names_that_differed_in_case_only_when_they_were_written(store):
+    """To DuckDB they are one name: after one of them was renamed no value of the other is lost."""
+    run_of(store, {"a": {"n": 1, "N": 2}})
+    rename(store, {"n": "x"})
+    assert told(dc.open(store.path("")).to_duckdb().to_arrow_table()) == {"a": {"x": 1, "N": 2}}
+
+
 NAMES = "abc"
 STEPS = st.lists(
     st.one_of(
