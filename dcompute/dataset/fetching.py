@@ -88,17 +88,26 @@ def _that_may_match(
     # it reads the footer once more, which the page cache has, or the buffer
     fragment = pads.ParquetFileFormat().make_fragment(source, LocalFileSystem() if isinstance(source, str) else None)
     if any(stored[name] != name for name in where.names):
-        return [group for group in groups if _may_match(fragment.row_groups[group].statistics, wanted, where, stored)]
+        return [group for group in groups if _may_match(_statistics(fragment, group), wanted, where, stored)]
     kept = {group.id for group in fragment.subset(where.expression, schema=physical).row_groups}
     return [group for group in groups if group in kept]
 
 
-def _may_match(statistics: Mapping[str, Any] | None, wanted: pa.Schema, where: Filter, stored: Mapping[str, str]) -> bool:
+def _statistics(fragment: Any, group: int) -> Mapping[str, Any]:
+    try:
+        return fragment.row_groups[group].statistics or {}
+    except pa.ArrowInvalid:  # of a file with floats of 16 bits, in whatever column, pyarrow tells none
+        return {}
+
+
+def _may_match(statistics: Mapping[str, Any], wanted: pa.Schema, where: Filter, stored: Mapping[str, str]) -> bool:
     """Whether the statistics of a row group, told in the names of now, leave a row that may be wanted."""
     known = pc.scalar(True)
     for name in where.names:
-        if (bounds := (statistics or {}).get(stored[name])) is not None:
-            column, type_ = pc.field(name), wanted.field(name).type
+        column, type_ = pc.field(name), wanted.field(name).type
+        bounds = statistics.get(stored[name])
+        # a time of Python's has no nanoseconds
+        if bounds is not None and not pa.types.is_time64(type_):
             known &= (column >= pa.scalar(bounds["min"], type_)) | column.is_null()
             known &= (column <= pa.scalar(bounds["max"], type_)) | column.is_null()
     # Arrow leaves out a fragment that is known to hold no such row: this one stands for the row group
