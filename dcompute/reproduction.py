@@ -69,7 +69,7 @@ def _at_work(item: ItemKey, row: Mapping[str, Any], params: Mapping[str, Any]) -
         def items(self) -> tuple[context.AtWork, ...]:
             return (context.AtWork(item.text, item.kind, self.attempt, self.seed),)
 
-    found = Reproduced(item, row["attempt"], row["run"], params=params, seed=0, scratch_root=None, report=None)
+    found = Reproduced(item, row["attempt"], row["run"], params=params, seed=0, room=context.Room(), report=None)
     before = context._thread.set(found)
     try:
         yield

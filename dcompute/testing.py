@@ -128,6 +128,10 @@ class FaultStore(Store):
         """See :meth:`Store.upload`."""
         self._do("upload", name, lambda: self.inner.upload(local_path, name))
 
+    def take(self, local_path: str | os.PathLike[str], name: str) -> None:
+        """See :meth:`Store.take`."""
+        self._do("take", name, lambda: self.inner.take(local_path, name))
+
     def write(self, name: str, data: bytes) -> None:
         """See :meth:`Store.write`."""
         self._do("write", name, lambda: self.inner.write(name, data))

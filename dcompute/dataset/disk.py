@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from dcompute.dataset.names import TEMPORARY
+from dcompute.dataset.names import FILES, TEMPORARY
 from dcompute.errors import StoreError
 
 _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV})
@@ -76,6 +76,10 @@ class Disk:
         """Copy a local file to a name that nobody else has; on the disk before this returns."""
         self._place(name, lambda temporary: _copy(local, temporary), os.replace)
 
+    def take(self, local: str, name: str) -> None:
+        """As :meth:`upload`; the local file itself where it lies on the same file system: nobody writes to it any more."""
+        self._place(name, lambda temporary: _taken(local, temporary), os.replace)
+
     def write(self, name: str, data: bytes) -> None:
         """Create or replace a file at once; not forced to the disk."""
         path = self.path(name)
@@ -91,6 +95,9 @@ class Disk:
         """Remove files; those that are not there are no error."""
         for name in names:
             _discard(self.path(name))
+        # those of items lie in folders of their own
+        for folder in {Path(name).parent for name in names if name.startswith(f"{FILES}/")}:
+            self._remove_empty(folder)
 
     def names(self, folder: str) -> list[str]:
         """The files in a folder, without those below it and those that are being written."""
@@ -105,6 +112,16 @@ class Disk:
         """Have the names in a folder on the disk, whoever made them."""
         with contextlib.suppress(FileNotFoundError):
             _sync_folder(self.path(folder))
+
+    def _remove_empty(self, folder: Path) -> None:
+        while str(folder) not in (FILES, "."):
+            try:
+                Path(self.path(str(folder))).rmdir()
+            except FileNotFoundError:
+                pass
+            except OSError:  # something is in it
+                return
+            folder = folder.parent
 
     def _place(self, name: str, fill: Callable[[str], None], place: Callable[[str, str], None]) -> None:
         path = self.path(name)
@@ -223,6 +240,17 @@ def _copy(local: str, path: str) -> None:
         shutil.copyfileobj(source, target, 1 << 20)
         target.flush()
         os.fsync(target.fileno())
+
+
+def _taken(local: str, path: str) -> None:
+    with open(local, "rb") as source:
+        os.fsync(source.fileno())
+    try:
+        os.link(local, path)
+    except OSError as error:
+        if error.errno not in _NO_LINKS and error.errno != errno.EACCES:
+            raise
+        _copy(local, path)
 
 
 def _sync_folder(folder: str) -> None:

@@ -10,6 +10,9 @@ from dcompute.errors import SchemaError
 
 #: Name of the mark in a field's metadata; see ``schema``.
 WIDE = b"wide"
+#: The mark of a column that says of files that items produced where they are (from the dataset on), their sizes or their checksums.
+FILE = b"dcompute.file"
+FILE_KINDS = (b"url", b"size", b"checksum")
 
 _UNITS = ("s", "ms", "us", "ns")
 _SIGNED = {8: pa.int8(), 16: pa.int16(), 32: pa.int32(), 64: pa.int64()}
@@ -75,7 +78,7 @@ def plain(field: pa.Field) -> pa.Field:
     SchemaError
         Parquet has no form for its type.
     """
-    return _field(field.name, _plain_type(field), _wide(field))
+    return _with_file(_field(field.name, _plain_type(field), _wide(field)), _file(field))
 
 
 def meet_fields(a: pa.Field, b: pa.Field, column: str) -> pa.Field:
@@ -99,6 +102,15 @@ def _field(name: str, type_: pa.DataType, wide: bytes | None) -> pa.Field:
 def _wide(field: pa.Field) -> bytes | None:
     mark: bytes | None = (field.metadata or {}).get(WIDE)
     return mark
+
+
+def _file(field: pa.Field) -> bytes | None:
+    mark: bytes | None = (field.metadata or {}).get(FILE)
+    return mark
+
+
+def _with_file(field: pa.Field, mark: bytes | None) -> pa.Field:
+    return field.with_metadata({**(field.metadata or {}), FILE: mark}) if mark else field
 
 
 def _plain_type(field: pa.Field) -> pa.DataType:
@@ -155,12 +167,20 @@ def _meet(a: pa.Field, b: pa.Field) -> pa.Field:
         return b.with_name(a.name)
     if families[1] == "null":
         return a
+    if _file(a) != _file(b):
+        raise _CannotMeetError("one is of files that items produced, the other is what items returned: give output() another column=")
+    if mark := _file(a):
+        return _with_file(_meet(_without_file(a), _without_file(b)), mark)
     rule = _RULES.get(families)
     if rule is not None:
         return rule(a, b)
     if a.type.equals(b.type):
         return a
     raise _CannotMeetError
+
+
+def _without_file(field: pa.Field) -> pa.Field:
+    return _field(field.name, field.type, _wide(field))
 
 
 def _int(a: pa.Field, b: pa.Field) -> pa.Field:

@@ -14,13 +14,16 @@ NOBODY = b"nobody"
 LAST = "log/last.json"
 ATTEMPTS = "attempts"
 RESULTS = "results"
+#: What items produced lies below it, a folder an execution of a batch, and in that a folder an item.
+FILES = "files"
 
 #: Files of a writer that has not finished begin with this; no listing shows them, and what a killed writer leaves of them means nothing.
 TEMPORARY = ".tmp-"
 
 _MARK = re.compile(r"attempts/(?P<batch>[^/]+)\.parquet")
-_PART = re.compile(r"results/(?P<batch>[^/]+)-[^-/]+-\d+\.parquet")
+_PART = re.compile(r"results/(?P<execution>(?P<batch>[^/]+)-[^-/]+)-\d+\.parquet")
 _COMPACTED = re.compile(r"results/compact-[0-9a-f]{32}-\d+\.parquet")
+_PRODUCED = re.compile(r"files/(?P<execution>(?P<batch>[^/]+)-[^-/]+)/\d+/.+", re.DOTALL)
 _RUN = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.-]{0,99}")
 
 
@@ -99,3 +102,25 @@ def mark_batch(name: str) -> tuple[str, int, int] | None:
         return split_batch_id(match["batch"])
     except ValueError:
         return None
+
+
+def produced_name(batch: str, execution: str, index: int, name: str) -> str:
+    """The name of a file that an item produced, by its place in the batch: no other attempt has it."""
+    return f"{FILES}/{batch}-{execution}/{index}/{name}"
+
+
+def produced_batch(name: str) -> tuple[str, int, int] | None:
+    """Run, epoch and number of the batch in which an item produced the file of this name, or None where no item did."""
+    match = _PRODUCED.fullmatch(name)
+    if match is None:
+        return None
+    try:
+        return split_batch_id(match["batch"])
+    except ValueError:
+        return None
+
+
+def execution_of(name: str) -> str | None:
+    """Batch and execution that wrote a results part, or in which an item produced a file; None where the name does not say it."""
+    match = _PRODUCED.fullmatch(name) or (None if is_compacted(name) else _PART.fullmatch(name))
+    return None if match is None else match["execution"]

@@ -66,6 +66,10 @@ class Memory:
         """Copy a local file to a name that nobody else has."""
         self.write(name, Path(local).read_bytes())
 
+    def take(self, local: str, name: str) -> None:
+        """As :meth:`upload`."""
+        self.upload(local, name)
+
     def write(self, name: str, data: bytes) -> None:
         """Create or replace a file."""
         with _MEMORY_LOCK:
@@ -158,6 +162,10 @@ class Objects:
     def upload(self, local: str, name: str) -> None:
         """Copy a local file to a name that nobody else has."""
         self._ask(lambda: self._client.upload(local, self.path(name)), self._client.requests(Path(local).stat().st_size, file=True))
+
+    def take(self, local: str, name: str) -> None:
+        """As :meth:`upload`."""
+        self.upload(local, name)
 
     def write(self, name: str, data: bytes) -> None:
         """Create or replace a file."""

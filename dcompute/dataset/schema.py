@@ -34,6 +34,7 @@ _PYTHON_TYPES: dict[Any, pa.DataType] = {
     datetime.datetime: pa.timestamp("us"), datetime.date: pa.date32(), datetime.timedelta: pa.duration("us"),
 }  # fmt: skip
 _INT_LIMIT = 2**53
+_NEEDS = "a newer dcompute, which knows files of items: update it"
 _UNITS = ("s", "ms", "us", "ns")
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
@@ -112,7 +113,16 @@ def to_text(schema: pa.Schema) -> str:
     """
     plain = pa.schema([meeting.plain(field) for field in schema])
     arrow = base64.b64encode(plain.serialize().to_pybytes()).decode("ascii")
-    return json.dumps({"columns": {field.name: str(field.type) for field in plain}, "arrow": arrow}, ensure_ascii=False)
+    columns = {field.name: str(field.type) for field in plain}
+    if file_columns(plain):  # a version that does not know them must not read paths as text, and go on without the marks
+        return json.dumps({"needs": _NEEDS, "columns": columns, "marked": arrow}, ensure_ascii=False)
+    return json.dumps({"columns": columns, "arrow": arrow}, ensure_ascii=False)
+
+
+def file_columns(schema: pa.Schema, kind: bytes | None = None) -> tuple[str, ...]:
+    """The columns that say of files that items produced where they are, their sizes or checksums; or one kind of them."""
+    marks = {field.name: (field.metadata or {}).get(meeting.FILE) for field in schema}
+    return tuple(name for name, mark in marks.items() if mark is not None and kind in (None, mark))
 
 
 @lru_cache(maxsize=64)
@@ -125,7 +135,8 @@ def from_text(text: str) -> pa.Schema:
         The text is not one of a schema.
     """
     try:
-        return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(json.loads(text)["arrow"])))
+        found = json.loads(text)
+        return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(found["marked" if "marked" in found else "arrow"])))
     except (ValueError, KeyError, TypeError, pa.ArrowException, OSError) as error:
         raise SchemaError(
             f"This is not the text of a schema: {text[:80]!r}. The file that holds it was damaged or written by hand."
@@ -323,7 +334,7 @@ def _marked_field(field: pa.Field, values: pa.ChunkedArray) -> pa.Field:
     if pa.types.is_map(type_):
         return field.with_type(_marked_map(type_, values))
     mark = _mark(type_, values)
-    return field.with_metadata({meeting.WIDE: mark}) if mark else field
+    return field.with_metadata({**(field.metadata or {}), meeting.WIDE: mark}) if mark else field
 
 
 def _marked_map(type_: pa.MapType, values: pa.ChunkedArray) -> pa.MapType:

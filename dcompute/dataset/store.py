@@ -37,6 +37,7 @@ class Backend(Protocol):
     def create(self, name: str, data: bytes) -> None: ...  # noqa: D102
     def create_from(self, local: str, name: str) -> None: ...  # noqa: D102
     def upload(self, local: str, name: str) -> None: ...  # noqa: D102
+    def take(self, local: str, name: str) -> None: ...  # noqa: D102
     def write(self, name: str, data: bytes) -> None: ...  # noqa: D102
     def remove(self, names: list[str]) -> None: ...  # noqa: D102
     def names(self, folder: str) -> list[str]: ...  # noqa: D102
@@ -203,11 +204,21 @@ class Store:
         """Copy a local file to a name that nobody else has; for good before this returns."""
         self._guard("write", name, lambda: self._files.upload(_local(local_path), name), new=True)
 
+    def take(self, local_path: str | os.PathLike[str], name: str) -> None:
+        """As :meth:`upload`; on a disk the local file itself may become the dataset's: nobody writes to it any more."""
+        self._guard("write", name, lambda: self._files.take(_local(local_path), name), new=True)
+
     def upload_all(self, files: Sequence[tuple[str | os.PathLike[str], str]]) -> None:
         """Copy local files to names that nobody else has, a few at once; after an error some of them are there."""
         from dcompute.dataset.remote import together
 
         together(lambda file: self.upload(*file), files)
+
+    def take_all(self, files: Sequence[tuple[str | os.PathLike[str], str]]) -> None:
+        """:meth:`take` files, a few at once; after an error some of them are there."""
+        from dcompute.dataset.remote import together
+
+        together(lambda file: self.take(*file), files)
 
     def write(self, name: str, data: bytes) -> None:
         """Create or replace a file at once, for hints: a power cut may bring back what was there."""

@@ -1,7 +1,7 @@
 """A Dask task: one batch, from its description to its mark.
 
-A batch whose mark is there is not executed. Results parts have names that no other execution has; the attempts part is created exclusively
-and is the mark: of two executions at once one wins, and the other takes its own results parts away.
+A batch whose mark is there is not executed. Results parts and files of items have names that no other execution has; the attempts part is
+created exclusively and is the mark: of two executions at once one wins, and the other takes its own results parts and files away.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from dcompute.config import settings
 from dcompute.dataset.identity import id_in
-from dcompute.dataset.names import DATASET, new_id, started_name
+from dcompute.dataset.names import DATASET, new_id, produced_batch, started_name
 from dcompute.dataset.parts import mark_name, read_receipt
 from dcompute.dataset.store import Store
 from dcompute.errors import DatasetCorruptError
@@ -178,9 +178,11 @@ class BatchTask:
             self._store.remove([name])
 
     def _publish(self, receipt: Receipt, files: list[tuple[str, str]]) -> Receipt:
-        """Write the parts, the mark last; the receipt of the mark that is there then."""
-        *results, (attempts, mark) = files
-        self._ask(lambda: self._store.upload_all(results))
+        """Write files of items, then the parts, the mark last; the receipt of the mark that is there then."""
+        *others, (attempts, mark) = files
+        produced = [file for file in others if produced_batch(file[1]) is not None]
+        self._ask(lambda: self._store.take_all(produced))
+        self._ask(lambda: self._store.upload_all(others[len(produced) :]))
         try:
             self._ask(lambda: self._store.create_from(attempts, mark))
         except FileExistsError:
@@ -188,7 +190,7 @@ class BatchTask:
             if winner.execution == receipt.execution:  # it was written, and only the answer was lost
                 return winner
             logger.info("batch %s was written by another execution", self._batch.id, extra={"action": "batch_lost_race"})
-            self._ask(lambda: self._store.remove([name for _, name in results]))
+            self._ask(lambda: self._store.remove([name for _, name in others]))
             return winner
         return receipt
 

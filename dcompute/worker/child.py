@@ -34,6 +34,7 @@ from dcompute.worker.journal import Figures, Journal, State
 from dcompute.worker.loop import Loop, Process, convict
 from dcompute.worker.pipes import Channel, Message
 from dcompute.worker.streams import Streams
+from dcompute.worker.work import files_folder
 
 CONTROL, LIFE = 3, 4
 
@@ -116,7 +117,8 @@ class Child:
         assert process is not None
         batch: BatchSpec = pickle.loads(message.blobs[0])  # noqa: S301  as above; its values are opened below
         journal = Journal(message["journal"])
-        loop = Loop(process, batch, journal, self._streams)
+        folder = files_folder(Path(message["journal"]).parent)
+        loop = Loop(process, batch, journal, self._streams, str(folder))
         loop.is_watched = message["watched"]
         try:
             loop.load()

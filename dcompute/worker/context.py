@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextvars
 import math
+import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +15,7 @@ from typing import Any, NamedTuple
 from dcompute.errors import UsageError
 from dcompute.keys import item_seed
 from dcompute.records import ItemKey
+from dcompute.worker.produced import Outputs, checked_column, checked_name
 
 #: An attempt may record this many metrics, with names of so many characters and texts of so many bytes: what is more belongs in the result.
 MOST_METRICS, LONGEST_NAME, LONGEST_TEXT = 1000, 100, 10_000
@@ -22,6 +25,19 @@ _ROUNDING = 1e-6
 Report = Callable[[float, str], None]
 
 
+# an item may ask in several threads
+_outputs_lock = threading.Lock()
+
+
+class Room(NamedTuple):
+    """Where the items of a batch may put things."""
+
+    scratch: str | None = None  #: folder in which scratch folders are made; None: the system's
+    files: str | None = None  #: folder for files that become part of the dataset; None: nowhere
+    is_group: bool = False  #: whether a call has several items
+    pid: int = 0  #: of the process that they are executed in
+
+
 class AtWork(NamedTuple):
     """One of the items that a call was made for."""
 
@@ -29,6 +45,16 @@ class AtWork(NamedTuple):
     key_kind: str
     attempt: int  #: from 1
     seed: int  #: as :attr:`Context.seed`, its own
+
+    def output(self, name: str, column: str | None = None) -> Path:
+        """A path for a file of this item; see :meth:`Context.output`.
+
+        Raises
+        ------
+        UsageError
+            As there, or the item is not at work any more.
+        """
+        return current().output_of(ItemKey(self.key, self.key_kind), name, column)
 
 
 class Context:
@@ -48,9 +74,11 @@ class Context:
         What ``params=`` of ``dc.map`` says, to look at: one object for all items of a child. Arguments are each call's own.
     metrics
         What :meth:`metric` recorded.
+    outputs
+        What :meth:`output` was asked for, by item.
     """
 
-    __slots__ = ("_identity", "_others", "_report", "_scratch", "_scratch_root", "_seed", "attempt", "metrics", "params", "run")
+    __slots__ = ("_identity", "_others", "_report", "_room", "_scratch", "_seed", "attempt", "metrics", "outputs", "params", "run")
 
     def __init__(
         self,
@@ -60,7 +88,7 @@ class Context:
         *,
         params: Mapping[str, Any],
         seed: int,
-        scratch_root: str | None,
+        room: Room,
         report: Report | None,
     ) -> None:
         self._identity = identity
@@ -69,10 +97,11 @@ class Context:
         self.run = run
         self.params = params
         self._seed = seed
-        self._scratch_root = scratch_root
+        self._room = room
         self._scratch: Path | None = None
         self._report = report
         self.metrics: dict[str, float | int | str | bool | None] = {}
+        self.outputs: dict[ItemKey, Outputs] | None = None
 
     def __repr__(self) -> str:
         return f"<dcompute.current(): {self.key!r}, attempt {self.attempt}>" if self._identity else "<dcompute.current(): outside an item>"
@@ -108,14 +137,69 @@ class Context:
     def scratch(self) -> Path:
         """A folder of this attempt's own, removed when it ends."""
         if self._scratch is None:
-            if self._scratch_root is not None:
-                Path(self._scratch_root).mkdir(parents=True, exist_ok=True)
-            self._scratch = Path(tempfile.mkdtemp(prefix="item-", dir=self._scratch_root))
+            root = self._room.scratch
+            if root is not None:
+                Path(root).mkdir(parents=True, exist_ok=True)
+            self._scratch = Path(tempfile.mkdtemp(prefix="item-", dir=root))
             if self._identity is None:
                 import atexit
 
                 atexit.register(shutil.rmtree, self._scratch, ignore_errors=True)
         return self._scratch
+
+    def output(self, name: str, column: str | None = None) -> Path:
+        """A path to write a file to, which becomes part of the dataset when the item succeeds.
+
+        The item's rows get its URL, size in bytes and SHA-256; a result without rows gets one. Outside dcompute the file stays in
+        :attr:`scratch`.
+
+        Parameters
+        ----------
+        name
+            A relative name, which the file keeps behind a path that no other attempt has. Its folders are made.
+        column
+            The columns are called this with ``_url``, ``_size`` and ``_checksum``; None: the stem of the name. Where names differ by item,
+            say one.
+
+        Raises
+        ------
+        UsageError
+            No safe relative name, a column that another file has, or a call with several items: each of :attr:`items` has its own.
+        """
+        if self._identity is None:
+            return self.output_of(None, name, column)
+        if self._room.is_group:
+            raise UsageError(
+                f"output({name!r}): this call has several items (group=), and a file belongs to one: "
+                "say which, as dcompute.current().items[0].output(...)"
+            )
+        return self.output_of(self._identity, name, column)
+
+    def output_of(self, item: ItemKey | None, name: str, column: str | None) -> Path:
+        """:meth:`output` of one of the items at work."""
+        text = checked_name(name)
+        called = checked_column(column, text)
+        if item is None or self._room.files is None:
+            path = self.scratch / text
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return path
+        if item != self._identity and all(item != key for key, _ in self._others):
+            raise UsageError(
+                f"output({text!r}): item {item.text!r} is not at work any more: take items from dcompute.current() in each call"
+            )
+        if os.getpid() != self._room.pid:
+            raise UsageError(f"output({text!r}): ask in the process of the item itself, and pass the path to the processes that it starts")
+        with _outputs_lock:
+            if self.outputs is None:
+                self.outputs = {}
+            if item not in self.outputs:
+                self.outputs[item] = Outputs(self._room.files)
+            return self.outputs[item].path(text, called)
+
+    def noted(self, item: ItemKey, payload: bytes) -> bytes:
+        """Encoded rows of an item that succeeded, with the files it was to write, which stay where they are; for the loop that calls."""
+        found = self.outputs.pop(item, None) if self.outputs else None
+        return payload if found is None else found.noted(payload)
 
     def progress(self, fraction: float, text: str = "") -> None:
         """Say how far this item is, from 0 to 1, and what it is at; costs about a microsecond.
@@ -146,7 +230,9 @@ class Context:
         self.metrics[name] = checked
 
     def close(self) -> None:
-        """Remove the scratch folder, if there is one."""
+        """Remove the scratch folder, if there is one, and files that nobody noted."""
+        for outputs in self.outputs.values() if self.outputs else ():
+            shutil.rmtree(outputs.folder, ignore_errors=True)
         if self._scratch is not None:
             shutil.rmtree(self._scratch, ignore_errors=True)
             self._scratch = None
@@ -203,7 +289,7 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-_OUTSIDE = Context(None, 1, "", params={}, seed=0, scratch_root=None, report=None)
+_OUTSIDE = Context(None, 1, "", params={}, seed=0, room=Room(), report=None)
 # One item at a time is at work in a child, in whatever thread it looks; with isolation="thread" one in each thread.
 _process: Context | None = None
 _thread: contextvars.ContextVar[Context | None] = contextvars.ContextVar("dcompute_item", default=None)
@@ -232,7 +318,7 @@ def begin(
     *,
     params: Mapping[str, Any],
     seed: int,
-    scratch_root: str | None,
+    room: Room = Room(),  # noqa: B008  it never changes
     report: Report | None = None,
     own_thread: bool = False,
 ) -> Context:
@@ -242,13 +328,13 @@ def begin(
     ----------
     seed
         That of the run.
-    scratch_root
-        Folder in which the scratch folder is made when it is asked for.
+    room
+        Where its scratch folder and its files are made when they are asked for.
     report
         Called with fraction and text of each :meth:`Context.progress`.
     """
     global _process
-    context = Context(key, attempt, run, params=params, seed=seed, scratch_root=scratch_root, report=report)
+    context = Context(key, attempt, run, params=params, seed=seed, room=room, report=report)
     if own_thread:
         _thread.set(context)
     else:

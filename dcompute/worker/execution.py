@@ -23,7 +23,7 @@ from dcompute.worker.children import DEATH_TIMEOUT, Child
 from dcompute.worker.journal import Header, Journal, JournalView, State
 from dcompute.worker.pipes import Message
 from dcompute.worker.verdict import Death, Verdict, judge
-from dcompute.worker.work import Execution, SetupFailure, Tick, Work
+from dcompute.worker.work import Execution, SetupFailure, Tick, Work, size_of_files
 
 logger = logging.getLogger("dcompute.worker")
 
@@ -34,6 +34,8 @@ STOP_GRACE = {"cancelled": 0.1, "closing": 1.0}
 _TELL_EVERY = 0.25
 _MOST_DEATHS = 3
 _FINISH_TIMEOUT = 600.0
+#: Bytes a second at which files of items are read once, at least.
+_MEASURED_RATE = 20e6
 #: Journals that items may damage before the batch is given up.
 _MOST_DAMAGES = 5
 #: Seconds without a byte after which a child will not end the answer it began.
@@ -438,7 +440,8 @@ class Executor:
         detail = {"stdout": self._texts[0], "stderr": self._texts[1], "peaks": self._peaks}
         self._captures = [output.Capture(child.token) for _ in range(2)]
         child.send(header, [pickle.dumps(run), pickle.dumps(work.batch), json.dumps(detail).encode()])
-        return self._converse(child, deadline=time.monotonic() + _FINISH_TIMEOUT, stoppable=False)
+        allowed = _FINISH_TIMEOUT + size_of_files(self._folder) / _MEASURED_RATE
+        return self._converse(child, deadline=time.monotonic() + allowed, stoppable=False)
 
     def _end(self, answer: Message) -> Execution:
         folder = str(self._folder)

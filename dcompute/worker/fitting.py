@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dcompute.dataset.meeting import is_list, list_like, meet_fields
+from dcompute.dataset.meeting import FILE, is_list, list_like, meet_fields
 from dcompute.dataset.schema import RESERVED, cast_column, from_text, marked, meet
 from dcompute.errors import SchemaError
 from dcompute.secrecy import shown_value
@@ -43,6 +43,7 @@ class Fitting:
         self._fields: dict[str, pa.Field] = {field.name: field for field in (from_text(schema) if schema else ())}
         self._declared = pa.schema(list(self._fields.values())) if declared else None
         self._written: set[str] = set()
+        self._marks: dict[str, bytes] = {}  # of columns that say where files of items are
 
     @property
     def written(self) -> pa.Schema:
@@ -61,6 +62,7 @@ class Fitting:
         """
         import numpy as np
 
+        self._marks = {field.name: mark for field in table.schema if (mark := (field.metadata or {}).get(FILE))}
         starts = [0, *(np.flatnonzero(np.diff(places)) + 1).tolist(), len(places)]
         names = [name for name in table.column_names if name not in RESERVED]
         misfits: dict[int, Misfit] = {}
@@ -120,7 +122,7 @@ class Fitting:
 
     def _bring(self, name: str, values: pa.ChunkedArray) -> tuple[pa.Field, pa.ChunkedArray] | None:
         """The column's field and the values in it; None where there is none, and nothing to be lost. Raises ``SchemaError``."""
-        if self._declared is not None:
+        if self._declared is not None and name not in self._marks:
             return self._bring_to_declared(name, values)
         try:
             return self._join(name, values)
@@ -133,7 +135,8 @@ class Fitting:
         return self._join(name, cast_column(values, type_, name))
 
     def _join(self, name: str, values: pa.ChunkedArray) -> tuple[pa.Field, pa.ChunkedArray]:
-        own = marked(pa.table([values], names=[name])).schema.field(0)
+        field = pa.field(name, values.type, metadata={FILE: self._marks[name]} if name in self._marks else None)
+        own = marked(pa.table([values], schema=pa.schema([field]))).schema.field(0)
         known = self._fields.get(name)
         field = own if known is None else meet_fields(known, own, name)
         return field, cast_column(values, field.type, name)

@@ -18,6 +18,7 @@ from dcompute.worker import rows
 from dcompute.worker.attempts import Attempts, alike, outcomes
 from dcompute.worker.journal import Figures, Journal, Measured, MemoryMeasured
 from dcompute.worker.meter import bottleneck, bottlenecks
+from dcompute.worker.produced import FILES
 
 if TYPE_CHECKING:
     from dcompute.worker.finish import Surroundings
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 _MEASURED = {int(Measured.ITEM): "item", int(Measured.BATCH): "batch", int(Measured.GROUP): "group", int(Measured.NOTHING): None}
 _MEASURED_AS = {int(how): how.name.lower() if how else None for how in MemoryMeasured}
 _BATCH, _NOTHING, _TREE = int(Measured.BATCH), int(Measured.NOTHING), int(MemoryMeasured.TREE)
+_FILES = bytes([FILES])
 _OWN = ("peak_memory", "bytes_read", "bytes_written", "io_wait", "leftovers")
 
 
@@ -57,6 +59,7 @@ class Harvest:
     def _read(self, journal: Journal, parts: Parts) -> None:
         met = bytearray(len(self._batch))
         add, decode, places, items, counts, measured_by = parts.add, rows.decode, self._places, self.items, self._rows, self._measured
+        are_there = parts.has_files
         for at, index, succeeded, measured, extra, payload in journal.scan():
             if met[index]:
                 continue
@@ -64,7 +67,10 @@ class Harvest:
             if extra is not None:
                 self._extra[index] = extra
             if succeeded:
-                counts.append(add(index, decode(payload), len(payload)))
+                if are_there and payload[:1] == _FILES:
+                    counts.append(parts.add_with_files(index, payload))
+                else:
+                    counts.append(add(index, decode(payload), len(payload)))
             else:
                 self.failures[index] = _failure(index, json.loads(payload))
                 counts.append(0)

@@ -62,13 +62,28 @@ class Process:
 
 
 class Loop:
-    """Executes one batch, or what a predecessor left of it."""
+    """Executes one batch, or what a predecessor left of it.
 
-    def __init__(self, process: Process, batch: BatchSpec, journal: Journal, streams: Streams) -> None:
+    Parameters
+    ----------
+    process
+        That executes it.
+    batch
+        What to execute.
+    journal
+        Where outcomes are noted.
+    streams
+        Of the process.
+    folder
+        For files that items produce.
+    """
+
+    def __init__(self, process: Process, batch: BatchSpec, journal: Journal, streams: Streams, folder: str | None = None) -> None:
         self._process = process
         self._batch = batch
         self._journal = journal
         self._streams = streams
+        self._room = context.Room(process.scratch, folder, process.run.group is not None, os.getpid())
         self._values: list[Any] = []
         self._checked = self._inspected = 0.0
         self.is_watched = False  # no item begins before the worker saw that it does
@@ -146,12 +161,12 @@ class Loop:
     def _one_by_one(self, indexes: Sequence[int], function: Callable[[Any], Any]) -> Iterator[int]:
         process, batch, journal, streams = self._process, self._batch, self._journal, self._streams
         keys, attempts, values, run = batch.keys, batch.attempts, self._values, process.run.run
-        params, seed, scratch, report = process.params, process.run.seed, process.scratch, self._report
+        params, seed, room, report = process.params, process.run.seed, self._room, self._report
         begin, end, tidy, always = process.meter.begin, process.meter.end, process.caretaker.tidy, not process.run.idempotent
         waiting, go_on, again, fresh = list(reversed(indexes)), Next.GO_ON, Next.AGAIN, Next.FRESH
         while waiting:
             index = waiting.pop()
-            item = context.begin(keys[index], attempts[index], run, params=params, seed=seed, scratch_root=scratch, report=report)
+            item = context.begin(keys[index], attempts[index], run, params=params, seed=seed, room=room, report=report)
             journal.begin(index, index, process.calls, monotonic())
             if self.is_watched:
                 journal.await_seen(index)
@@ -185,6 +200,8 @@ class Loop:
     def _note(self, index: int, succeeded: bool, started: float, figures: Figures, item: context.Context, payload: bytes) -> None:
         process = self._process
         metrics = _encode(item.metrics) if item.metrics else b""
+        if item.outputs and succeeded:
+            payload = item.noted(self._batch.keys[index], payload)
         if (figures.duration >= FORKING or process.meter.ended - self._checked >= LONG) and (left := self._count_leftovers()):
             figures = figures._replace(leftovers=left)
         try:
@@ -199,7 +216,7 @@ class Loop:
         first = indexes[0]
         item = context.begin(
             batch.keys[first], batch.attempts[first], process.run.run, params=process.params, seed=process.run.seed,
-            scratch_root=process.scratch, report=self._report,
+            room=self._room, report=self._report,
         )  # fmt: skip
         item.join((batch.keys[index], batch.attempts[index]) for index in indexes[1:])
         journal.begin(first, indexes[-1], process.calls, monotonic())
@@ -230,7 +247,8 @@ class Loop:
         each = share(figures, len(indexes))
         first = each._replace(leftovers=left) if left else each
         for place, (index, result) in enumerate(zip(indexes, results, strict=True)):
-            self._journal.write(index, True, started, each if place else first, b"" if place else metrics, result)
+            payload = item.noted(self._batch.keys[index], result) if item.outputs else result
+            self._journal.write(index, True, started, each if place else first, b"" if place else metrics, payload)
 
     def _report(self, fraction: float, text: str) -> None:
         if not self._process.is_fork:

@@ -119,7 +119,16 @@ def to_table(frame: Any) -> pa.Table:
     _refuse_reserved(table.column_names)
     _refuse_periods(table.schema)
     _refuse_broken(table, type_name(frame))
-    return table.replace_schema_metadata(None)
+    return _unmarked(table.replace_schema_metadata(None))
+
+
+def _unmarked(table: pa.Table) -> pa.Table:
+    """Without marks of a dataset that it was read from: its files are not files here."""
+    import pyarrow as pa
+
+    if not any(field.metadata for field in table.schema):
+        return table
+    return pa.table(table.columns, schema=pa.schema([field.remove_metadata() for field in table.schema]))
 
 
 def _refuse_periods(schema: pa.Schema) -> None:

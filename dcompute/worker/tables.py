@@ -14,15 +14,20 @@ from typing import Any
 
 import pyarrow as pa
 
+from dcompute.dataset.meeting import FILE_KINDS
+from dcompute.dataset.names import produced_name
 from dcompute.dataset.parts import mark_name, results_name, write_attempts, write_results
 from dcompute.dataset.schema import cast, from_text, join_schemas, marked, to_text
-from dcompute.errors import SchemaError
+from dcompute.errors import SchemaError, UsageError
 from dcompute.records import BatchSpec, Failure, Kind, PartRef, Receipt, RunSpec
 from dcompute.secrecy import shown_value
 from dcompute.worker.attempts import Attempts
 from dcompute.worker.blocks import MOST_COLUMNS, Entry, blocks, fitted, table_of
 from dcompute.worker.briefing import brief
-from dcompute.worker.rows import Rows, count
+from dcompute.worker.collected import Collected, collect, columns_in, set_apart, with_columns
+from dcompute.worker.produced import columns_of, taken_apart
+from dcompute.worker.rows import Rows, count, decode
+from dcompute.worker.work import files_folder
 
 #: A results part is written when so many bytes are held.
 PART_BYTES = 128 * 2**20
@@ -31,8 +36,10 @@ WAITING_BYTES, WAITING_ROWS = 16 * 2**20, 65_536
 #: What a row takes where nobody says.
 ROW_BYTES = 64
 
-_ERROR = "dcompute.errors.SchemaError"
-_BASES = ("dcompute.errors.DcomputeError", "TypeError", "Exception", "BaseException")
+_ERRORS = {
+    SchemaError: ("dcompute.errors.SchemaError", ("dcompute.errors.DcomputeError", "TypeError", "Exception", "BaseException")),
+    UsageError: ("dcompute.errors.UsageError", ("dcompute.errors.DcomputeError", "RuntimeError", "Exception", "BaseException")),
+}
 
 
 class Parts:
@@ -65,7 +72,8 @@ class Parts:
         self._results: list[PartRef] = []
         self._columns: dict[str, None] = {}
         self._refused: dict[int, Failure] = {}
-        self.files: list[tuple[str, str]] = []  #: local path and name in the dataset, results first, the attempts part last
+        self._produced: dict[int, tuple[Collected, ...]] = {}
+        self.files: list[tuple[str, str]] = []  #: local path and name in the dataset: of items, results, the attempts part last
 
     def add(self, index: int, rows: Rows, size: int = 0) -> int:
         """Take the rows of an item that succeeded.
@@ -93,6 +101,37 @@ class Parts:
         if self._waiting_rows >= WAITING_ROWS or self._waiting_bytes >= WAITING_BYTES:
             self._settle_waiting()
         return number
+
+    @property
+    def has_files(self) -> bool:
+        """Whether items asked for files."""
+        return files_folder(self._folder).is_dir()
+
+    def add_with_files(self, index: int, payload: bytes) -> int:
+        """Take rows with the files that the item produced, as they stand in the journal; one that wrote no such file has failed.
+
+        Parameters
+        ----------
+        index
+            Place of the item in its batch.
+        payload
+            What ``produced.Outputs.noted`` gave.
+
+        Returns
+        -------
+        int
+            How many rows these are.
+        """
+        produced, encoded = taken_apart(payload)
+        rows, folder = decode(encoded), files_folder(self._folder)
+        try:
+            files = tuple(collect(one, folder, produced_name(self._batch.id, self._execution, index, one.name)) for one in produced)
+            rows = with_columns(rows, files)
+        except (SchemaError, UsageError) as error:
+            self._refuse((index, rows), error)
+            return 0
+        self._produced[index] = files
+        return self.add(index, rows, len(payload))
 
     def finish(
         self,
@@ -124,6 +163,8 @@ class Parts:
         """
         self._settle_waiting()
         self._write()
+        kept = [one for index, files in self._produced.items() if index not in self._refused for one in files]
+        self.files[:0] = [(one.path, one.name) for one in kept]
         rows = attempts if isinstance(attempts, Attempts) else Attempts.of_rows(attempts)
         self._refuse_in(rows)
         failed = {failure.index: failure for failure in failures} | self._refused
@@ -165,17 +206,32 @@ class Parts:
 
     def _typed(self, entries: list[Entry]) -> tuple[list[pa.Table], pa.Schema]:
         schema, tables = self._schema, []
+        files = self._columns_of_files(entries) if self._produced else {}
         for block in blocks(entries):
             table, indexes = table_of(block)
+            table, theirs = set_apart(table, files) if files else (table, None)
             if self._declared is not None:
                 table = fitted(table, self._declared)
             else:
                 table = marked(table)
                 schema = join_schemas(schema, table.schema)
+            if theirs is not None:  # nobody need declare these
+                schema = join_schemas(schema, theirs.schema)
+                table = pa.table([*table.columns, *theirs.columns], [*table.column_names, *theirs.column_names])
             tables.append(self._with_keys(table, indexes))
         if len(schema) > MOST_COLUMNS:
             raise SchemaError(f"A result takes the dataset beyond {MOST_COLUMNS} columns: return many rows instead of many columns.")
         return tables, schema
+
+    def _columns_of_files(self, entries: Sequence[Entry]) -> dict[str, bytes]:
+        """Those that say where files of these items are, and what each says."""
+        own = {index: {name for one in self._produced.get(index, ()) for name in columns_of(one.column)} for index, _ in entries}
+        produced = [one for index, _ in entries for one in self._produced.get(index, ())]
+        files = {name: kind for one in produced for name, kind in zip(columns_of(one.column), FILE_KINDS, strict=True)}
+        for index, rows in entries:
+            if files and (both := files.keys() & (columns_in(rows) - own[index])):
+                raise SchemaError(f"Column {min(both)!r} is of a file of one item, and another returned it.", column=min(both))
+        return files
 
     def _with_keys(self, table: pa.Table, indexes: Any) -> pa.Table:
         if self._keys is None:
@@ -185,19 +241,23 @@ class Parts:
         columns = [keys.take(places) for keys in self._keys]
         return pa.table([*columns, *table.columns], names=["item_key", "key_kind", *table.column_names])
 
-    def _refuse(self, entry: Entry, error: SchemaError) -> None:
+    def _refuse(self, entry: Entry, error: SchemaError | UsageError) -> None:
         item, rows = entry
-        message = error.message
-        if error.column and not error.value and (value := _first_value(rows, error.column)):
-            message = f"{message} The value is {value}."
-        self._refused[item] = Failure(index=item, kind=Kind.PERMANENT, error=_ERROR, bases=_BASES, message=message)
+        message = str(error)
+        if isinstance(error, SchemaError):
+            message = error.message
+            if error.column and not error.value and (value := _first_value(rows, error.column)):
+                message = f"{message} The value is {value}."
+        name, bases = _ERRORS[type(error)]
+        self._refused[item] = Failure(index=item, kind=Kind.PERMANENT, error=name, bases=bases, message=message)
 
     def _write(self) -> None:
         tables, self._held = self._held, []
         if not tables:
             return
         schema = self._part_schema()
-        whole = pa.concat_tables([cast(table, schema) for table in tables])
+        # the schema's own fields: a table that needed no cast has no marks
+        whole = pa.table(pa.concat_tables([cast(table, schema) for table in tables]).columns, schema=schema)
         number = len(self._results)
         path = self._folder / f"results-{number}.parquet"
         write_results(str(path), whole)

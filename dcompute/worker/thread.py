@@ -24,7 +24,7 @@ from dcompute.worker.finish import Finisher, Surroundings
 from dcompute.worker.journal import Figures, Journal, Measured, MemoryMeasured
 from dcompute.worker.meter import LONG, share
 from dcompute.worker.verdict import unnoted
-from dcompute.worker.work import Execution, SetupFailure, Tick, Work
+from dcompute.worker.work import Execution, SetupFailure, Tick, Work, files_folder
 
 # The workload that a thread has ready: one a slot, as with children.
 _ready = threading.local()
@@ -124,7 +124,9 @@ class _Loop:
         self._values = values
         self._stopped = stopped
         self._ticked = ticked
-        self._scratch = str(Path(work.scratch) / "items")
+        self._room = context.Room(
+            str(Path(work.scratch) / "items"), str(files_folder(work.folder)), work.run.group is not None, os.getpid()
+        )
 
     def run(self, journal: Journal) -> str | None:
         """Execute all; why it ended early, or None."""
@@ -145,6 +147,8 @@ class _Loop:
         item, started, before = self._begin(index)
         succeeded, payload = call(self._single, self._values[index])
         figures = _figures(before)
+        if succeeded and item.outputs:
+            payload = item.noted(self._work.batch.keys[index], payload)
         try:
             self._journal.write(index, succeeded, started, figures, _encoded(item), payload)
         except OSError:
@@ -159,7 +163,8 @@ class _Loop:
         item.join((self._work.batch.keys[index], self._work.batch.attempts[index]) for index in indexes[1:])
         results = call_group(self._function, [self._values[index] for index in indexes])
         each = share(_figures(before), len(indexes))
-        for index, payload in zip(indexes, results or (), strict=False):
+        for index, result in zip(indexes, results or (), strict=False):
+            payload = item.noted(self._work.batch.keys[index], result) if item.outputs else result
             self._journal.write(index, True, started, each, b"" if index != indexes[0] else _encoded(item), payload)
         self._end()
         return results is not None
@@ -171,7 +176,7 @@ class _Loop:
             self._ticked(Tick(index, self._journal.done, fraction, text))
 
         item = context.begin(
-            batch.keys[index], batch.attempts[index], run.run, params=self._params, seed=run.seed, scratch_root=self._scratch,
+            batch.keys[index], batch.attempts[index], run.run, params=self._params, seed=run.seed, room=self._room,
             report=report, own_thread=True,
         )  # fmt: skip
         return item, time.time(), (time.perf_counter(), time.thread_time())

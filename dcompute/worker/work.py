@@ -32,6 +32,17 @@ class Work:
         return (run.run, run.code_digest, run.params_digest, *(digest for _, digest, _ in run.modules))
 
 
+def files_folder(folder: Path) -> Path:
+    """Where, in the folder of an execution, the files are that its items produce."""
+    return folder / "files"
+
+
+def size_of_files(folder: Path) -> int:
+    """Bytes of all files that items produced; 0 where they produced none."""
+    found = files_folder(folder)
+    return sum(one.lstat().st_size for one in found.rglob("*")) if found.is_dir() else 0
+
+
 @dataclass(frozen=True, slots=True)
 class Tick:
     """How far a batch is."""
@@ -57,7 +68,7 @@ class Execution:
     """What came of a batch."""
 
     receipt: Receipt | None = None  #: None: nothing was finished
-    files: list[tuple[str, str]] = field(default_factory=list)  #: local path and dataset name, results first, the attempts part last
+    files: list[tuple[str, str]] = field(default_factory=list)  #: local path and dataset name: of items, results, the attempts part last
     folder: str = ""  #: where they lie
     setup_error: SetupFailure | None = None
     cut_short: str | None = None  #: why the receipt does not hold all items: ``cancelled``, ``closing``, ``setup``, ``full``

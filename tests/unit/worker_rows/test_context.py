@@ -27,7 +27,7 @@ def _nobody_at_work() -> Iterator[None]:
 
 
 def _begin(**changed: Any) -> Context:
-    known: dict[str, Any] = {"params": {"window": 3}, "seed": 7, "scratch_root": None}
+    known: dict[str, Any] = {"params": {"window": 3}, "seed": 7}
     return context.begin(KEY, 2, "run-1", **{**known, **changed})
 
 
@@ -71,7 +71,7 @@ def test_items_of_two_threads_do_not_meet() -> None:
 
     def other() -> None:
         seen.append(current().key)
-        context.begin(ItemKey("other", "str"), 1, "r", params={}, seed=0, scratch_root=None, own_thread=True)
+        context.begin(ItemKey("other", "str"), 1, "r", params={}, seed=0, own_thread=True)
         seen.append(current().key)
         context.end()
 
@@ -85,7 +85,7 @@ def test_items_of_two_threads_do_not_meet() -> None:
 def test_scratch_is_made_when_asked_for_and_removed_at_the_end(tmp_path: Path) -> None:
     """An item that asks for no scratch costs no folder; one that does leaves none."""
     root = tmp_path / "items"
-    _begin(scratch_root=str(root))
+    _begin(room=context.Room(str(root)))
     assert not root.exists()
     folder = current().scratch
     (folder / "file").write_text("x")
