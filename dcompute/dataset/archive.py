@@ -12,6 +12,7 @@ from pathlib import Path
 from dcompute.dataset.entries import Action, Adopted, Entry, Vacuum
 from dcompute.dataset.names import ATTEMPTS, DATASET, RESULTS, entry_name, new_id, started_name
 from dcompute.dataset.parts import gone
+from dcompute.dataset.produced import has_files, listed, named
 from dcompute.dataset.remote import together
 from dcompute.dataset.state import State
 from dcompute.dataset.store import Store
@@ -27,7 +28,7 @@ class Copied:
     to: str
     number: int  #: of the last entry that it has
     files: int
-    bytes: int  #: of the parts
+    bytes: int  #: of the parts, and of files that items produced
 
     def __str__(self) -> str:
         return f"{self.url} as of entry {self.number:,} was copied to {self.to}: {self.files:,} files ({self.bytes / 1e6:,.1f} MB)"
@@ -58,7 +59,10 @@ def copy(store: Store, target: Store, at: int | None = None) -> Copied:
     if target.exists(DATASET):
         raise UsageError(f"there is a dataset at {target.url} already: copy to a place where there is none")
     sizes = _parts(state)
-    present = {*target.names(RESULTS), *target.names(ATTEMPTS)}
+    if has_files(state):
+        for files in named(store, state, [part.name for part in state.counted_parts()]):
+            sizes.update(files)
+    present = {*target.names(RESULTS), *target.names(ATTEMPTS), *(listed(target) if has_files(state) else ())}
     missing = [name for name in sizes if name not in present]
     with tempfile.TemporaryDirectory(prefix="dcompute-") as folder:
         carrier = _Carrier(store, target, Path(folder), sizes)
@@ -87,7 +91,7 @@ class _Carrier:
         self._sizes = sizes
 
     def carry(self, name: str) -> None:
-        """Copy one part, which appears whole or not at all."""
+        """Copy one file, which appears whole or not at all."""
         if self._store.is_local:
             self._upload(Path(self._store.path(name)), name)
             return

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from dcompute.dataset.files import Alike, alike, is_hit
 from dcompute.dataset.foreign import refuse_wide_decimals, without_halves
+from dcompute.dataset.produced import url_columns
 from dcompute.dataset.reading import reading_results, results_schema
 from dcompute.dataset.renames import Renames
 from dcompute.dataset.schema import cast as brought
@@ -51,7 +52,14 @@ def relation(connection: Any, store: Store, state: State) -> Any:
         found = _of_files(connection, store, parts, types, with_file=touched, renames=state.renames)
     if found is None:
         return in_memory(connection, reading_results(store, state).to_arrow())
-    return _counting(connection, state, parts, found).project(", ".join(map(_quoted, types))) if touched else found
+    urls = url_columns(schema)
+    if touched:
+        found = _counting(connection, state, parts, found)
+    elif not urls:
+        return found
+    return found.project(
+        ", ".join(f"{_text(store.url)} || '/' || {_quoted(name)} AS {_quoted(name)}" if name in urls else _quoted(name) for name in types)
+    )
 
 
 def types_of(connection: Any, schema: pa.Schema) -> dict[str, str]:

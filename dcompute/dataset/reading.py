@@ -23,6 +23,7 @@ from dcompute.dataset.hiding import Hides, joined_keys, without
 from dcompute.dataset.outcomes import ROW_BITS, iter_outcomes, load, prefetched
 from dcompute.dataset.parts import ATTEMPTS_SCHEMA, read_attempts
 from dcompute.dataset.pieces import File, Piece, by_rows, by_size
+from dcompute.dataset.produced import absolute, url_columns, without_marks
 from dcompute.dataset.renames import Renames
 from dcompute.dataset.schema import RESERVED, cast, from_text
 from dcompute.dataset.state import CountedBatch, State
@@ -55,6 +56,7 @@ class Reader:
     where: Filter | None = None  #: which rows are wanted
     doubles: Callable[[], Hides] | None = None  #: keys that count elsewhere, as hides of all their rows here
     renames: Renames = field(default_factory=Renames)  #: of columns, which files have by the names of their time
+    urls: tuple[str, ...] = ()  #: columns that name files from the dataset on
 
     def __dask_tokenize__(self) -> tuple[Any, ...]:
         where = None if self.where is None else str(self.where.expression)
@@ -97,10 +99,16 @@ class Reader:
         if self.attempts:
             table = read_attempts(self.store, file.name, wanted.names)
         else:
-            table = fetch(self.store, file, wanted, where=self.where, renames=self.renames)
+            table = fetch(self.store, file, wanted, where=self._pushed(), renames=self.renames)
         if file.rows is not None:
             table = table.take(pa.array(file.rows, pa.int64()))
-        return cast(without(table, file.left_out), wanted)
+        found = cast(without(table, file.left_out), wanted)
+        return absolute(found, self.urls, self.store.url) if self.urls else found
+
+    def _pushed(self) -> Filter | None:
+        # what the files know of their own names is of other ones
+        is_elsewhere = self.where is not None and not set(self.urls).isdisjoint(self.where.names)
+        return None if is_elsewhere else self.where
 
 
 def results(store: Store, state: State, columns: Sequence[str] | None = None, filters: Any = None) -> Any:
@@ -147,9 +155,10 @@ def failures_arrow(store: Store, state: State, columns: Sequence[str] | None = N
 
 def reading_results(store: Store, state: State, columns: Sequence[str] | None = None, filters: Any = None) -> Reading:
     """The results, before they are read; see :func:`results`."""
-    schema = results_schema(state)
+    marked = results_schema(state)
+    schema, urls = without_marks(marked), url_columns(marked)
     where = Filter.of(filters, schema)
-    reader = Reader(store, schema, _carried(state.hides), state.number, attempts=False, where=where, renames=state.renames)
+    reader = Reader(store, schema, _carried(state.hides), state.number, attempts=False, where=where, renames=state.renames, urls=urls)
     files = (File(part.name, part.position, part.left_out, size=part.size, count=part.rows) for part in state.counted_parts() if part.rows)
     pieces = by_size(files, most_files=PARTITION_FILES, most_bytes=PARTITION_BYTES, schema=schema)
     return Reading(reader, pieces, check_columns(columns, schema), "results")

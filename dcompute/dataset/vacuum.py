@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from dcompute.dataset.entries import Action, Entry, Replace, Vacuum
 from dcompute.dataset.keeper import Keeper
+from dcompute.dataset.listing import File, within
 from dcompute.dataset.names import ATTEMPTS, RESULTS, TEMPORARY, is_compacted, mark_batch, part_batch
 from dcompute.dataset.parts import gone
+from dcompute.dataset.produced import listed as produced_files
+from dcompute.dataset.produced import settled, unused
 from dcompute.dataset.state import State
 from dcompute.dataset.store import Store
-from dcompute.errors import StoreError, UsageError
+from dcompute.errors import UsageError
 
 #: A temporary file may be written by somebody who lives for so long (seconds), whatever the retention.
 TEMPORARY_SECONDS = 3600.0
 
 _FOLDERS = ("", "log", ATTEMPTS, RESULTS, "runs")
-# what file systems call the time of a file's last change
-_TIMES = ("mtime", "LastModified", "last_modified", "updated", "created")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,14 +43,6 @@ class Vacuumed:
         if self.kept:
             text += f"; {self.kept:,} that do not count are younger than the retention"
         return text
-
-
-@dataclass(frozen=True, slots=True)
-class File:
-    """A file as its storage lists it."""
-
-    size: int
-    changed: float  #: seconds since 1970, on the storage's clock
 
 
 def removable(state: State, names: Collection[str]) -> set[str]:
@@ -93,7 +86,8 @@ def vacuum(store: Store, retention: Any = "7 days", *, dry_run: bool = False, no
     store
         Where the dataset is.
     retention
-        What readers may still need: a part that was replaced is kept for so long from then on, any other file from its last change on.
+        What readers may still need: a part that was replaced is kept for so long from then on, any other file from its last change on. A
+        file that an item produced is kept, too, as long as a part that names it.
     dry_run
         Remove nothing.
     now
@@ -111,6 +105,8 @@ def vacuum(store: Store, retention: Any = "7 days", *, dry_run: bool = False, no
     """
     seconds = seconds_of(retention)
     keeper = Keeper(store)
+    # before the parts: what is settled now is named by these parts, or by some that were merged of them
+    produced = settled(keeper.state, produced_files(store))
     files = _listed(store)
     # two clocks may differ: where nothing is to be kept, none is asked
     before = now() - seconds if seconds else math.inf
@@ -130,13 +126,27 @@ def vacuum(store: Store, retention: Any = "7 days", *, dry_run: bool = False, no
     # whoever is about to commit a compacted part that goes now reads this first, and does not
     keeper.commit(decide)
     kept = len(removable(keeper.state, files)) - len(found)
+    idle = _unused(keeper, produced, files, found)
+    old = {name for name in idle if produced[name].changed <= before}
     temporary = _temporary(store, now() - max(seconds, TEMPORARY_SECONDS))
     names = sorted(found) + sorted(temporary)
     if not dry_run:
         _refuse_lost(keeper, files)
         store.remove(names)
-    size = sum((files.get(name) or temporary[name]).size for name in names)
+        # what names them is gone
+        store.remove(sorted(old))
+    names += sorted(old)
+    kept += len(idle) - len(old)
+    everything = {**files, **temporary, **produced}
+    size = sum(everything[name].size for name in names)
     return Vacuumed(url=store.url, removed=tuple(names), bytes=size, kept=kept, foreign=foreign(files), dry_run=dry_run)
+
+
+def _unused(keeper: Keeper, produced: Collection[str], listed: Collection[str], going: Collection[str]) -> set[str]:
+    """Files of items that no part names which stays."""
+    counted = {part.name for part in keeper.state.counted_parts()}
+    stay = counted.union(name for name in listed if name.startswith(RESULTS) and (is_compacted(name) or part_batch(name) is not None))
+    return unused(keeper.store, keeper.state, produced, stay.difference(going))
 
 
 def _refuse_lost(keeper: Keeper, listed: Collection[str]) -> None:
@@ -181,7 +191,7 @@ def _listed(store: Store) -> dict[str, File]:
     """The files in ``results`` and ``attempts`` of which the storage tells when they changed."""
     found: dict[str, File] = {}
     for folder in (RESULTS, ATTEMPTS):
-        about = _infos(store, folder)
+        about = within(store, folder)
         found |= {name: about[name] for name in store.names(folder) if name in about}
     return found
 
@@ -190,35 +200,5 @@ def _temporary(store: Store, before: float) -> dict[str, File]:
     """What killed writers left behind."""
     if not store.is_local:
         return {}
-    found = {name: file for folder in _FOLDERS for name, file in _infos(store, folder).items()}
+    found = {name: file for folder in _FOLDERS for name, file in within(store, folder).items()}
     return {name: file for name, file in found.items() if name.rpartition("/")[2].startswith(TEMPORARY) and file.changed <= before}
-
-
-def _infos(store: Store, folder: str) -> dict[str, File]:
-    try:
-        store.fs.invalidate_cache()
-        infos: list[Mapping[str, Any]] = store.fs.ls(store.path(folder), detail=True)
-    except FileNotFoundError:
-        return {}
-    except StoreError:
-        raise
-    except Exception as error:  # storage clients raise what they like
-        raise StoreError(f"could not list {store.url}/{folder}: {type(error).__name__}: {error}") from error
-    return {
-        f"{folder}/{base}" if folder else base: File(int(info["size"] or 0), changed)
-        for info in infos
-        if info["type"] == "file" and (changed := _changed(info)) is not None
-        for base in [info["name"].rstrip("/").rpartition("/")[2]]
-    }
-
-
-def _changed(info: Mapping[str, Any]) -> float | None:
-    for name in _TIMES:
-        value = info.get(name)
-        if isinstance(value, str):
-            value = datetime.fromisoformat(value)
-        if isinstance(value, datetime):
-            return value.timestamp()
-        if isinstance(value, int | float):
-            return float(value)
-    return None

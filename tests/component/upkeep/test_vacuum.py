@@ -14,11 +14,12 @@ import pytest
 from dcompute.dataset.compaction import compact
 from dcompute.dataset.entries import Adopted, Vacuum
 from dcompute.dataset.keeper import Keeper
+from dcompute.dataset.listing import changed_at
 from dcompute.dataset.names import compacted_name, new_id, part_batch
 from dcompute.dataset.outcomes import iter_outcomes
 from dcompute.dataset.parts import mark_name
 from dcompute.dataset.store import Store
-from dcompute.dataset.vacuum import TEMPORARY_SECONDS, _changed, seconds_of, vacuum
+from dcompute.dataset.vacuum import TEMPORARY_SECONDS, seconds_of, vacuum
 from dcompute.dataset.writer import open_dataset
 from dcompute.errors import DatasetError, StoreError, UsageError
 from dcompute.testing import Fault, FaultStore
@@ -316,5 +317,5 @@ def test_times_of_storages():
     """Each file system has its own name and form of the time of change."""
     moment = datetime.datetime(2024, 1, 2, tzinfo=datetime.UTC)
     infos = ({"mtime": moment.timestamp()}, {"LastModified": moment}, {"last_modified": moment}, {"updated": "2024-01-02T00:00:00.000Z"})
-    assert {_changed(info) for info in infos} == {moment.timestamp()}
-    assert _changed({"name": "x"}) is None
+    assert {changed_at(info) for info in infos} == {moment.timestamp()}
+    assert changed_at({"name": "x"}) is None
