@@ -6,7 +6,6 @@ import json
 import re
 import struct
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -110,6 +109,8 @@ def _check_steps(name: str) -> None:
     steps = name.split("/")
     if any(step in ("", ".", "..") for step in steps):
         raise _refused(name, "is no plain relative name")
+    if any(step.endswith((".", " ")) for step in steps):
+        raise _refused(name, "ends a step with a dot or a space, which some storage drops")
     if any(step.startswith(_HIDDEN) for step in steps):
         raise _refused(name, f"begins with {_HIDDEN!r}, which is for files that are being written")
 
@@ -136,8 +137,3 @@ def _refused(name: Any, why: str) -> UsageError:
 def columns_of(column: str) -> tuple[str, str, str]:
     """The columns with the URL, the size and the checksum of a file."""
     return f"{column}_url", f"{column}_size", f"{column}_checksum"
-
-
-def in_names(produced: Sequence[Produced]) -> str:
-    """For messages."""
-    return ", ".join(repr(one.name) for one in produced)

@@ -37,7 +37,7 @@ class Driving:
         """Results part and mark of a batch: the rows of each key, None where it failed; nothing is committed."""
         self._number += 1
         batch = batch_id(self.writer.run, self.writer.epoch, self._number)
-        table = results_table(did)
+        table = self.table(did, batch, execution)
         parts = () if table is None else (self._part(results_name(batch, execution, 0), table),)
         schema = None if table is None else to_text(table.schema)
         receipt = Receipt(batch=batch, execution=execution, holds=((0, len(did)),), results=parts, schema=schema)
@@ -56,6 +56,10 @@ class Driving:
             rows=sum(part.rows for part in parts),
             **fields,
         )
+
+    def table(self, did: Mapping[str, Rows | None], batch: str, execution: str) -> pa.Table | None:
+        """The rows of a batch."""
+        return results_table(did)
 
     def add(self, did: Mapping[str, Rows | None], *, hide: Sequence[str] = (), **fields: Any) -> AddBatch:
         """A batch that counts."""
