@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import runpy
 import time
 import uuid
 from collections.abc import Iterator
@@ -251,3 +252,13 @@ def test_a_killed_worker_leaves_no_row_without_its_file(cluster: DaskProcesses, 
     dc.open(url).vacuum(0)
     assert len(files(url)) == 80
     assert whole(url) == set(range(80))
+
+
+def test_the_example_of_a_shared_store_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """And again: nothing is executed twice, what may be written once only neither."""
+    monkeypatch.chdir(tmp_path)
+    for expected in ("8 succeeded", "up to date"):
+        runpy.run_path(str(Path(__file__).parents[2] / "examples" / "shared_store.py"), run_name="__main__")
+        said = capsys.readouterr().out
+        assert said.count(expected) == 2
+        assert "64 x 1000, mean 1.00" in said
