@@ -7,6 +7,7 @@ import fnmatch
 import os
 import pickle
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -303,6 +304,23 @@ class StoreTests:
         assert [store.read(name) for _, name in files] == [b"%d" % number for number in range(20)]
         with _raises(StoreError):
             store.upload_all([*files[:3], (tmp_path / "missing", "results/missing")])
+
+    def test_takes_files_of_items(self, store: Store, tmp_path: Path) -> None:
+        """They arrive whole under any name that an item may give, are listed at any depth, and go; to take one again does no harm."""
+        from dcompute.dataset.listing import below
+
+        given = ["map.npz", "maps/2024-01-02T03:04 (a).nc", "Zürich + b & c = 'd', e; @f!$.png"]
+        files: list[tuple[str | os.PathLike[str], str]] = []
+        for number, name in enumerate(given):
+            (tmp_path / str(number)).write_bytes(b"%d" % number * 1000)
+            files.append((tmp_path / str(number), f"files/r-000001-00000001-e/{number}/{name}"))
+        store.take_all(files)
+        store.take_all(files)
+        assert [store.read(name) for _, name in files] == [b"%d" % number * 1000 for number in range(len(given))]
+        assert {name: file.size for name, file in below(store, "files").items()} == {name: 1000 for _, name in files}
+        assert all(abs(file.changed - time.time()) < 86_400 for file in below(store, "files").values())
+        store.remove([name for _, name in files])
+        assert below(store, "files") == below(store, "nothing") == {}
 
     def test_removes(self, store: Store) -> None:
         """Removed files are gone, and those that were not there are no error; an emptied folder lists nothing."""

@@ -37,8 +37,8 @@ def below(store: Store, folder: str) -> dict[str, File]:
     """:func:`within`, with the files in folders of that folder, at any depth."""
     root = store.path(folder)
     infos: Mapping[str, Mapping[str, Any]] = _asked(store, folder, lambda: store.fs.find(root, detail=True)) or {}
-    # a storage may write the beginning of a path in another way
-    cut = len(store.fs._strip_protocol(root).strip("/")) + 1
+    # some storages begin a path with a slash, and answer without
+    cut = len(root.strip("/")) + 1
     found = {f"{folder}/{path.lstrip('/')[cut:]}": _file(info) for path, info in infos.items()}
     return {name: file for name, file in found.items() if file is not None}
 

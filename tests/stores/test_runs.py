@@ -51,6 +51,11 @@ def workers(server: Server, processes: int = 2, threads: int = 1) -> Iterator[ob
         yield client
 
 
+def drawn(number: int) -> dict[str, int]:
+    dc.current().output(f"maps/{number}.txt", column="map").write_text(f"{number}" * 1000)
+    return {"number": number}
+
+
 def squares(url: str) -> dict[int, int]:
     """The results at a place as somebody reads them who has just come."""
     frame = dc.open(url).results().compute(scheduler="threads")
@@ -77,6 +82,25 @@ def test_run_is_right_and_the_next_one_up_to_date(server: Server, place: Place) 
         assert squares(url) == {number: number * number for number in range(300)}
         assert len(dc.open(url).attempts().compute(scheduler="threads")) == 300
         assert run.results().square.sum().compute(scheduler=client) == sum(number * number for number in range(300))
+
+
+def test_files_of_items_are_opened_by_their_urls(server: Server, place: Place) -> None:
+    """Anybody who may read the storage opens what the rows name; it is the item's file."""
+    import fsspec
+
+    with workers(server) as client:
+        url = place(server)
+        run = dc.map(drawn, range(12), url, client=client)
+        run.wait(progress="quiet")
+        rows = dc.open(url).to_arrow(["number", "map_url", "map_size"]).to_pylist()
+    assert sorted(row["number"] for row in rows) == list(range(12))
+    assert run.summary().requests > 12
+    for row in rows:
+        assert row["map_url"].startswith(f"{url}/files/")
+        with fsspec.open(row["map_url"], **server.options) as file:
+            data = file.read()
+        assert data == b"%d" % row["number"] * 1000
+        assert len(data) == row["map_size"]
 
 
 def test_folders_are_listed_when_a_run_goes_on_after_a_broken_one(server: Server, place: Place) -> None:

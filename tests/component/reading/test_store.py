@@ -73,6 +73,13 @@ class S3Files:
             raise FileNotFoundError(path)
         return [{"name": name, "type": "file"} for name in found]
 
+    def find(self, path, detail):
+        root = Path(self.disk.path(""))
+        found = [one for one in (root / path).rglob("*") if one.is_file()]
+        return {
+            str(one.relative_to(root)): {"type": "file", "size": one.stat().st_size, "LastModified": one.stat().st_mtime} for one in found
+        }
+
     def pipe_file(self, path, data, mode="overwrite"):
         if mode == "overwrite":
             self.disk.write(path, data)
