@@ -173,11 +173,10 @@ class _Rewriting:
 
     def execute(self) -> Receipt:
         """Write parts and mark; the receipt of the mark that is there then."""
-        known = from_text(self._was.schema) if self._was.schema else pa.schema([])
-        names = [*RESERVED, *known.names]
+        names = [*RESERVED, *(from_text(self._was.schema).names if self._was.schema else ())]
         for part in self._was.results:
             # all rows of an item lie in one part: what becomes of it is known when that part is written
-            table = with_marks(read_results(self._store, part.name, names), known)
+            table = read_results(self._store, part.name, names)
             fitted, misfits = self._fitting.fit(table, self._places(table, part.name))
             self._misfits |= misfits
             if fitted.num_rows:
@@ -246,12 +245,6 @@ class _Rewriting:
             field = ATTEMPTS_SCHEMA.field(name)
             table = table.set_column(table.schema.get_field_index(name), field, pa.array(values, field.type))
         return table
-
-
-def with_marks(table: pa.Table, known: pa.Schema) -> pa.Table:
-    """A table as it was read, with the marks of a schema."""
-    fields = [field.with_metadata(known.field(field.name).metadata) if field.name in known.names else field for field in table.schema]
-    return pa.table(table.columns, schema=pa.schema(fields))
 
 
 def _keys(table: pa.Table) -> Any:

@@ -17,6 +17,7 @@ from dcompute.dataset.deletion import delete
 from dcompute.dataset.keeper import Keeper
 from dcompute.dataset.many import Datasets
 from dcompute.dataset.names import produced_name
+from dcompute.dataset.parts import results_name
 from dcompute.dataset.reading import results_arrow
 from dcompute.dataset.status import Dataset
 from dcompute.dataset.store import Store
@@ -213,6 +214,7 @@ def test_vacuum_reads_no_part_while_each_has_its_own_files(store: FaultStore) ->
 def test_what_a_compaction_makes_beside_the_vacuum_is_asked(store: FaultStore) -> None:
     """A part that is committed after the folder was listed, and takes the place of all that named the files."""
     added(store, range(12))
+    store.create(results_name("r1-000001-00000099", "e", 0), b"what there is to remove")
     done: list[Any] = []
 
     def compacted() -> None:
@@ -222,24 +224,28 @@ def test_what_a_compaction_makes_beside_the_vacuum_is_asked(store: FaultStore) -
     store.faults.append(Fault("names", "attempts", how="slow", act=compacted))
     vacuum(store, 0)
     assert done[0].replaced == 12
+    assert len(store.names("results")) == 1
     assert len(produced(store)) == 12
     assert whole(store, rows(store))
 
 
 def test_what_a_run_adds_beside_the_vacuum_stays(store: FaultStore) -> None:
     """Its files were listed, its part was not, and its epoch is settled when all is decided."""
-    driver = Producing(store)
+    added(store, [0])
+    store.create(results_name("r1-000001-00000099", "e", 0), b"what there is to remove")
+    driver = Producing(store, "r2")
     driver.add({"a": [{"n": 1}]})
 
     def finish() -> None:
         driver.add({"b": [{"n": 2}]})
         driver.close()
+        compact(store.inner, all=True)
 
-    store.write(produced_name("r1-000001-00000002", "e", 0, "map.bin"), content({"n": 2}))
+    store.write(produced_name("r2-000002-00000002", "e", 0, "map.bin"), content({"n": 2}))
     # the listing of marks comes after that of results
     store.faults.append(Fault("names", "attempts", how="slow", act=finish))
     vacuum(store, 0)
-    assert len(produced(store)) == 2
+    assert len(produced(store)) == 3
     assert whole(store, rows(store))
 
 
