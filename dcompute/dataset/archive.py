@@ -60,7 +60,7 @@ def copy(store: Store, target: Store, at: int | None = None) -> Copied:
         raise UsageError(f"there is a dataset at {target.url} already: copy to a place where there is none")
     sizes = _parts(state)
     if has_files(state):
-        for files in named(store, state, [part.name for part in state.counted_parts()]):
+        for files in named(store, [part.name for part in state.counted_parts()]):
             sizes.update(files)
     present = {*target.names(RESULTS), *target.names(ATTEMPTS), *(listed(target) if has_files(state) else ())}
     missing = [name for name in sizes if name not in present]

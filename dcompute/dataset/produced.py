@@ -58,7 +58,7 @@ def settled(state: State, files: Mapping[str, File]) -> dict[str, File]:
     return {name: file for name, file in files.items() if _is_settled(state, name)}
 
 
-def named(store: Store, state: State, parts: Collection[str]) -> Iterator[dict[str, int | None]]:
+def named(store: Store, parts: Collection[str]) -> Iterator[dict[str, int | None]]:
     """Of each part the files that its rows name, with their sizes; only the columns that say so are read.
 
     Raises
@@ -66,8 +66,7 @@ def named(store: Store, state: State, parts: Collection[str]) -> Iterator[dict[s
     DatasetCorruptError
         A part is gone, or no Parquet file.
     """
-    known = from_text(state.schema) if state.schema is not None else pa.schema([])
-    return prefetched(lambda name: _named_in(store, name, known), parts, store.is_local)
+    return prefetched(lambda name: _named_in(store, name), parts, store.is_local)
 
 
 def unused(store: Store, state: State, files: Collection[str], parts: Collection[str]) -> set[str]:
@@ -93,18 +92,18 @@ def unused(store: Store, state: State, files: Collection[str], parts: Collection
     executions = {execution_of(part) for part in parts}
     found = {name for name in files if execution_of(name) not in executions}
     if found and has_files(state):
-        for names in named(store, state, parts):
+        for names in named(store, parts):
             found.difference_update(names)
     return found
 
 
-def _named_in(store: Store, name: str, known: pa.Schema) -> dict[str, int | None]:
+def _named_in(store: Store, name: str) -> dict[str, int | None]:
     import pyarrow.parquet as pq
 
     with explained(store, name), source_of(store, name) as source, pq.ParquetFile(source) as file:
-        # a part that was written before a column got another name has the old one, with its mark
+        # its own marks: what a column is called now it may not have been when the part was written
         own = file.schema_arrow
-        urls = [one for one in own.names if one in (*url_columns(own), *url_columns(known))]
+        urls = url_columns(own)
         sizes = {one: f"{one.removesuffix('_url')}_size" for one in urls}
         table = file.read(columns=[*urls, *(one for one in sizes.values() if one in own.names)])
     found: dict[str, int | None] = {}

@@ -19,6 +19,7 @@ from dcompute.dataset.many import Datasets
 from dcompute.dataset.names import produced_name
 from dcompute.dataset.parts import results_name
 from dcompute.dataset.reading import results_arrow
+from dcompute.dataset.renaming import rename
 from dcompute.dataset.status import Dataset
 from dcompute.dataset.store import Store
 from dcompute.dataset.vacuum import vacuum
@@ -121,6 +122,24 @@ def test_a_dataset_that_was_moved_names_its_files_where_they_are(disk: Store) ->
     moved = Store.at(there)
     assert whole(moved, rows(moved))
     assert all(row["map_url"].startswith(there) for row in rows(moved))
+
+
+def test_a_column_with_another_name_still_names_files(disk: Store, tmp_path: Path) -> None:
+    """In every reader, for filters, vacuum and copies; one of the old name that comes later is a column of its own."""
+    added(disk)
+    rename(disk, {"map_url": "chart", "n": "m"})
+    added(disk, [7], run="r2")
+    dataset = Dataset(disk)
+    charts = dataset.to_pandas().chart.dropna().tolist()
+    assert {Path(chart).read_bytes() for chart in charts} == {content({"n": n}) for n in range(3)}
+    assert dataset.to_arrow(filters=[("chart", "==", charts[1])])["chart"].to_pylist() == [charts[1]]
+    assert [url for (url,) in dataset.to_duckdb().filter("chart is not null").select("chart").fetchall()] == charts
+    assert Path(dataset.to_arrow(["map_url"])["map_url"].drop_null()[0].as_py()).read_bytes() == content({"n": 7})
+    compact(disk, all=True)
+    vacuum(disk, 0)
+    assert len(produced(disk)) == 4
+    copy(disk, Store.at(tmp_path / "copy"))
+    assert len(produced(Store.at(tmp_path / "copy"))) == 4
 
 
 def test_text_of_the_same_name_does_not_meet_files(store: FaultStore) -> None:
