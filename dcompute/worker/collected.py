@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dcompute.dataset.meeting import FILE
+from dcompute.dataset.names import new_id
 from dcompute.errors import SchemaError, UsageError
 from dcompute.worker import scratch, system
 from dcompute.worker.produced import Produced, columns_of
@@ -53,7 +54,7 @@ def collect(one: Produced, folder: Path, name: str) -> Collected:
         The item wrote no file there.
     """
     try:
-        path = _its_own(folder / one.folder / one.name, one.name)
+        path = _its_own(folder, one)
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             return Collected(one.column, str(path), name, os.fstat(file.fileno()).st_size, f"sha256:{digest}")
@@ -63,8 +64,9 @@ def collect(one: Produced, folder: Path, name: str) -> Collected:
         raise UsageError(f"output({one.name!r}) cannot be read: {error}") from error
 
 
-def _its_own(path: Path, name: str) -> Path:
-    """The file, or a copy of one to which somebody may still write."""
+def _its_own(folder: Path, one: Produced) -> Path:
+    """The file, or a copy of one that somebody may still write to, or that lies elsewhere too."""
+    path, name = folder / one.folder / one.name, one.name
     try:
         about = path.lstat()
     except OSError:
@@ -72,12 +74,10 @@ def _its_own(path: Path, name: str) -> Path:
     if not stat.S_ISREG(about.st_mode):
         what = "a folder" if stat.S_ISDIR(about.st_mode) else "no regular file"
         raise UsageError(f"output({name!r}) is {what}: write a file there, and ask for each file of a folder by its name")
-    if about.st_nlink == 1 and not system.may_be_written(str(path)):
+    is_here = path.resolve() == folder.resolve() / one.folder / name
+    if is_here and about.st_nlink == 1 and not system.may_be_written(str(path)):
         return path
-    # its name cannot meet one that the item asked for: that is no plain relative one
-    copy = path.parent / f".tmp-{path.name}"
-    shutil.copyfile(path, copy)
-    return copy
+    return shutil.copyfile(path, folder / f"copy-{new_id()}")
 
 
 def with_columns(rows: Rows, files: Sequence[Collected]) -> Rows:

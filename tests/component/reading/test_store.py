@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import uuid
 from pathlib import Path
 
@@ -47,6 +48,19 @@ class TestLocalWithoutHardLinks(StoreTests):
         store = Store.at(tmp_path / "mine")
         store._backend = Disk(store.url, link=rename_exclusively)
         return store
+
+
+@pytest.mark.skipif(not os.path.isdir("/dev/shm"), reason="there is no second file system here")
+def test_a_file_of_another_file_system_is_copied(tmp_path):
+    """It cannot become the dataset's own, and arrives all the same; nothing else is left."""
+    with tempfile.NamedTemporaryFile(dir="/dev/shm") as file:
+        if os.stat(file.name).st_dev == tmp_path.stat().st_dev:
+            pytest.skip("it is the same file system")
+        file.write(b"data")
+        file.flush()
+        Store.at(tmp_path).take(file.name, "files/a")
+    assert (tmp_path / "files" / "a").read_bytes() == b"data"
+    assert os.listdir(tmp_path / "files") == ["a"]
 
 
 class S3Files:

@@ -223,14 +223,21 @@ def test_what_is_still_being_written_is_copied(tmp_path: Path) -> None:
         own.write_bytes(b"mine")
         os.link(own, context.current().output("map.bin"))
 
-    made = Made(tmp_path / "a", [call, linked, writes(b"x")])
+    def elsewhere() -> None:
+        path = context.current().output("sub/map.bin")
+        path.parent.rmdir()
+        (tmp_path / "other").mkdir()
+        path.parent.symlink_to(tmp_path / "other")
+        path.write_bytes(b"there")
+
+    made = Made(tmp_path / "a", [call, linked, elsewhere, writes(b"x")])
     held[0].write(b" and later")
     (tmp_path / "own").write_bytes(b"other")
     held[0].close()
     data = [path.read_bytes() for path in made.produced.values()]
-    assert data == [b"now", b"mine", b"x"]
+    assert data == [b"now", b"mine", b"there", b"x"]
     assert [row["map_checksum"] for row in made.rows] == [f"sha256:{hashlib.sha256(one).hexdigest()}" for one in data]
-    assert [path.name for path in made.produced.values()] == [".tmp-map.bin", ".tmp-map.bin", "map.bin"]
+    assert [path.name.startswith("copy-") for path in made.produced.values()] == [True, True, True, False]
     assert size_of_files(tmp_path / "a") > sum(map(len, data))
     assert size_of_files(tmp_path / "none") == 0
 
