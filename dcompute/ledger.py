@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dcompute.dataset.claims import Claims
-from dcompute.dataset.entries import Add, AddBatch, Hide, RunInfo, Sent, SetSchema
+from dcompute.dataset.entries import Add, AddBatch, Hide, RunInfo, Sent, setting
 from dcompute.dataset.names import new_id
 from dcompute.dataset.parts import attempts_table, mark_name, read_attempts, read_mark, read_receipt, write_attempts
 from dcompute.dataset.patience import Patience
@@ -217,7 +217,7 @@ class Ledger:
         self._write_marks()
         actions: list[Any] = [Hide(keys=tuple(self._to_hide))] if self._to_hide else []
         if self.schema is not None and self.schema != self._committed_schema:
-            actions.append(SetSchema(schema=self.schema))
+            actions += setting(self.schema, self._committed_schema)
         if self._pending:
             actions.append(Add(batches=tuple(self._pending)))
         self._writer.commit([*actions, *self._sent])

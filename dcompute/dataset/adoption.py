@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dcompute.dataset.entries import Action, Add, AddBatch, Adopted, Hide, SetSchema
+from dcompute.dataset.entries import Action, Add, AddBatch, Adopted, Hide, setting
 from dcompute.dataset.names import ATTEMPTS, mark_batch
 from dcompute.dataset.state import State
 from dcompute.dataset.store import Store
@@ -107,7 +107,7 @@ class Adopting:
             actions += [Add(batches=added)] if added else []
             batches += [batch.id for batch in added]
         if self._schema is not None and self._schema != self._state.schema and batches:
-            actions.insert(0, SetSchema(schema=self._schema))
+            actions[:0] = setting(self._schema, self._state.schema)
         return Adoption((*actions, Adopted(epochs=self._epochs)), tuple(batches), tuple(self._misfits))
 
     def _unadded(self) -> list[Mark]:

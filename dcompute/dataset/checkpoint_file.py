@@ -17,15 +17,16 @@ import pyarrow.parquet as pq
 
 from dcompute.dataset.batches import Batches
 from dcompute.dataset.columns import BATCHES_SCHEMA, POSITIONS_SCHEMA, batch_ids, packed
-from dcompute.dataset.entries import Open, RunInfo, decode_action, encode_action
+from dcompute.dataset.entries import Open, RunInfo, decode_action, encode_action, names_files
 from dcompute.dataset.growing import Names, Positions
 from dcompute.dataset.renames import Renames
 from dcompute.dataset.state import CountedPart, State
 from dcompute.dataset.tally import LastFailure, Tally
 from dcompute.records import ItemKey
 
-#: The version of the format; a checkpoint of any other is not used. The second one is for columns that were renamed.
-VERSION, WITH_RENAMES = 1, 2
+#: The version of the format; a checkpoint of any other is not used. The second one is for columns that were renamed, the third for
+#: rows that name files: versions that know nothing of these must find in the log that they do not.
+VERSION, WITH_RENAMES, WITH_FILES = 1, 2, 3
 
 _DRIVERS = pa.schema([(field.name, {"int": pa.int64(), "float": pa.float64()}.get(str(field.type), pa.string())) for field in fields(Open)])
 _SENT = pa.schema([("text", pa.string()), ("kind", pa.string()), ("batch", pa.string())])
@@ -67,7 +68,7 @@ def to_bytes(state: State) -> bytes:
         count = -(-table.num_rows // _GROUP_ROWS)
         groups[name] = at, at + count
         at += count
-    about = {"checkpoint": WITH_RENAMES if state.renames else VERSION, "groups": groups, **_about(state)}
+    about = {"checkpoint": _version(state), "groups": groups, **_about(state)}
     buffer = io.BytesIO()
     schema = _SCHEMA.with_metadata({_ABOUT: json.dumps(about).encode()})
     with pq.ParquetWriter(buffer, schema, compression="zstd", write_page_checksum=True) as writer:
@@ -81,10 +82,16 @@ def from_bytes(data: bytes) -> State | None:
     """The state of a checkpoint's content; None where its version is another one. It raises what Arrow and JSON raise for any damage."""
     file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
     about = json.loads(file.metadata.metadata[_ABOUT])
-    if about["checkpoint"] not in (VERSION, WITH_RENAMES):
+    if about["checkpoint"] not in (VERSION, WITH_RENAMES, WITH_FILES):
         return None
     tables = {name: _table(file, name, *about["groups"][name]) for name in _TABLES}
     return _state(about, tables)
+
+
+def _version(state: State) -> int:
+    if names_files(state.schema):
+        return WITH_FILES
+    return WITH_RENAMES if state.renames else VERSION
 
 
 def _tables(state: State) -> dict[str, pa.Table]:

@@ -15,7 +15,7 @@ from dcompute.errors import DatasetCorruptError
 from dcompute.records import ItemKey, PartRef
 
 #: The format of a dataset: another first number cannot be read, a higher second one has actions that older versions do not know.
-FORMAT = (1, 2)
+FORMAT = (1, 3)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +116,13 @@ class Rename:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Files:
+    """Rows name files that items produced from now on; the schema of the same entry marks the columns that do."""
+
+    do: ClassVar[str] = "files"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sent:
     """Items that may be executed once at most go out now."""
 
@@ -141,7 +148,7 @@ class Close:
     outcome: str = ""  #: how its run ended before its work was done: cancelled or failed; "" where it was done
 
 
-Action = Open | RunInfo | Add | Hide | Replace | Vacuum | SetSchema | Rename | Sent | Adopted | Close
+Action = Open | RunInfo | Add | Hide | Replace | Vacuum | SetSchema | Rename | Files | Sent | Adopted | Close
 _ACTIONS: dict[str, type[Any]] = {cls.do: cls for cls in get_args(Action)}
 
 
@@ -203,6 +210,17 @@ def decode_action(data: dict[str, Any]) -> Action:
     values = {name: _DECODE.get(name, _same)(value) for name, value in data.items() if name in known}
     action: Action = cls(**values)
     return action
+
+
+def names_files(schema: str | None) -> bool:
+    """Whether a schema, as ``dataset.schema.to_text`` writes it, has columns that say where files of items are."""
+    return schema is not None and schema.startswith('{"needs":')
+
+
+def setting(schema: str, before: str | None) -> list[Action]:
+    """The actions that set a schema; the first one with files says so to versions that do not know them, and these refuse the dataset."""
+    first: list[Action] = [Files()] if names_files(schema) and not names_files(before) else []
+    return [*first, SetSchema(schema=schema)]
 
 
 def adding(batches: Sequence[AddBatch], replaced: Sequence[ItemKey] = ()) -> tuple[Action, ...]:

@@ -7,7 +7,22 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from dcompute.dataset.entries import Action, Add, Adopted, Close, Entry, Hide, Open, Rename, Replace, RunInfo, Sent, SetSchema, Vacuum
+from dcompute.dataset.entries import (
+    Action,
+    Add,
+    Adopted,
+    Close,
+    Entry,
+    Files,
+    Hide,
+    Open,
+    Rename,
+    Replace,
+    RunInfo,
+    Sent,
+    SetSchema,
+    Vacuum,
+)
 from dcompute.dataset.log import Log
 from dcompute.dataset.removal import readable, removed
 from dcompute.dataset.state import State
@@ -24,6 +39,7 @@ _WORDS: dict[type[Any], str] = {
     Replace: "compacted",
     Vacuum: "vacuumed",
     Rename: "renamed",
+    Files: "files",
     SetSchema: "schema changed",
     Close: "closed",
 }
@@ -40,7 +56,7 @@ class Happened:
     number: int  #: a position to open the dataset at
     time: float  #: seconds since 1970, on the clock of who wrote it
     run: str | None  #: whose driver wrote it; None: a compaction, a vacuum or a deletion
-    what: str  #: opened, began, sent, adopted, added, hidden, compacted, vacuumed, renamed, schema changed, closed
+    what: str  #: opened, began, sent, adopted, added, hidden, compacted, vacuumed, renamed, files, schema changed, closed
     batches: int  #: that were added
     succeeded: int  #: items in them
     failed: int  #: attempts in them that failed, finally or not

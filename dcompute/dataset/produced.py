@@ -11,11 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dcompute.dataset.ahead import prefetched
+from dcompute.dataset.entries import names_files
 from dcompute.dataset.listing import File, below
 from dcompute.dataset.meeting import FILE, FILE_KINDS
 from dcompute.dataset.names import FILES, execution_of, produced_batch
 from dcompute.dataset.parts import explained, source_of
-from dcompute.dataset.schema import file_columns, from_text
+from dcompute.dataset.schema import file_columns
 from dcompute.dataset.state import State
 from dcompute.dataset.store import Store
 
@@ -45,7 +46,7 @@ def _joined(root: str, names: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def has_files(state: State) -> bool:
     """Whether rows of a dataset name files."""
-    return state.schema is not None and bool(url_columns(from_text(state.schema)))
+    return names_files(state.schema)
 
 
 def listed(store: Store) -> dict[str, File]:

@@ -14,6 +14,7 @@ from dcompute.dataset.entries import (
     Adopted,
     Close,
     Entry,
+    Files,
     Hide,
     Open,
     Rename,
@@ -172,6 +173,8 @@ class State:
                 self.schema = action.schema
             case Rename():
                 self.renames = self.renames.then(position, action.columns)
+            case Files():
+                pass  # the schema knows which
             case Sent():
                 self.sent.update(dict.fromkeys(action.keys, action.batch))
                 self.sent_batches[action.batch] = action.keys

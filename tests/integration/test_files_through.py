@@ -112,6 +112,15 @@ def test_files_of_items_lie_in_the_dataset(tmp_path: Path, isolation: Any, group
     assert finished(workload, range(10), tmp_path / "d").summary().executed == 0
 
 
+def test_a_run_whose_items_have_files_says_so_in_the_log(tmp_path: Path) -> None:
+    """Versions that do not know files refuse such a dataset, and only such a one."""
+    for name, workload in (("d", draws), ("e", len)):
+        inputs: list[Any] = [0, 1] if name == "d" else ["x"]
+        finished(dc.workload(isolation="thread")(workload), inputs, tmp_path / name)
+        said = [path.name for path in (tmp_path / name / "log").glob("*.json") if '"do":"files"' in path.read_text()]
+        assert len(said) == (name == "d")
+
+
 def test_items_that_fail_have_no_file(tmp_path: Path) -> None:
     """However they fail; one that succeeds when it is tried again has one, and one that wrote none has failed."""
     workload = dc.workload(timeout=1.0, retries=dc.Retry(kinds={"transient": dc.Rule(retries=1, delay=0.01)}))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from dcompute.dataset.entries import Action, Add, AddBatch, Hide, SetSchema
+from dcompute.dataset.entries import Action, Add, AddBatch, Hide, setting
 from dcompute.dataset.parts import attempts_table, mark_name, results_name, write_attempts, write_results
 from dcompute.dataset.reading import attempts_arrow, results_arrow
 from dcompute.dataset.schema import join, marked, to_text
@@ -67,7 +67,7 @@ class Driving:
         actions: list[Action] = [Hide(keys=tuple(map(key, hide)))] if hide else []
         schema = join(self.writer.state.schema, self.schema)
         if schema is not None and schema != self.writer.state.schema:
-            actions.append(SetSchema(schema=schema))
+            actions += setting(schema, self.writer.state.schema)
         self.writer.commit([*actions, Add(batches=(batch,))])
         return batch
 

@@ -14,18 +14,22 @@ import pytest
 from dcompute.dataset.archive import copy
 from dcompute.dataset.compaction import compact
 from dcompute.dataset.deletion import delete
+from dcompute.dataset.entries import Files
+from dcompute.dataset.history import history
 from dcompute.dataset.keeper import Keeper
+from dcompute.dataset.log import Log
 from dcompute.dataset.many import Datasets
-from dcompute.dataset.names import produced_name
-from dcompute.dataset.parts import results_name
+from dcompute.dataset.names import entry_name, produced_name
+from dcompute.dataset.parts import read_mark, results_name
 from dcompute.dataset.reading import results_arrow
 from dcompute.dataset.renaming import rename
+from dcompute.dataset.schema import join
 from dcompute.dataset.status import Dataset
 from dcompute.dataset.store import Store
 from dcompute.dataset.vacuum import vacuum
-from dcompute.dataset.writer import open_dataset
+from dcompute.dataset.writer import Writer, open_dataset
 from dcompute.errors import DatasetCorruptError, SchemaError, StoreError
-from dcompute.testing import Fault, FaultStore
+from dcompute.testing import Fault, FaultStore, ManualClock
 from tests.component.upkeep.driving import Driving
 from tests.component.upkeep.producing import COLUMNS, Producing, content, produced
 
@@ -140,6 +144,30 @@ def test_a_column_with_another_name_still_names_files(disk: Store, tmp_path: Pat
     assert len(produced(disk)) == 4
     copy(disk, Store.at(tmp_path / "copy"))
     assert len(produced(Store.at(tmp_path / "copy"))) == 4
+
+
+def test_the_log_says_once_that_rows_name_files(store: FaultStore) -> None:
+    """By an action that versions which know no files refuse; a dataset without files has none."""
+    plain = Driving(store, "r0")
+    plain.add({"a": [{"n": 1}]})
+    plain.close()
+    before = open_dataset(store)[1].number
+    assert b'"files"' not in b"".join(store.read(entry_name(number)) for number in range(1, before + 1))
+    added(store)
+    more = Producing(store, "r2")
+    more.add({"b": [{"n": 1, "other": "column"}]})
+    more.close()
+    said = [entry.number for entry in Log(store).read_all() if any(isinstance(action, Files) for action in entry.actions)]
+    assert said == [before + 2]
+    assert "files" in history(store).what.tolist()[before + 1]
+
+
+def test_files_that_nobody_added_are_adopted(store: FaultStore) -> None:
+    """A driver that died after its first batch with files was written: its successor says in the log what it takes over."""
+    Producing(store).write({"a": [{"n": 1}]})
+    Writer.acquire(store, workload="flux", run="r2", takeover=True, clock=ManualClock()).adopt(read_mark, lambda *_: True, join=join)
+    assert whole(store, rows(store))
+    assert any(isinstance(action, Files) for entry in Log(store).read_all() for action in entry.actions)
 
 
 def test_text_of_the_same_name_does_not_meet_files(store: FaultStore) -> None:
@@ -328,6 +356,9 @@ def test_a_checkpoint_knows_which_columns_name_files(disk: Store) -> None:
     from dcompute.dataset.checkpoint_file import from_bytes, to_bytes
 
     added(disk)
-    state = from_bytes(to_bytes(Keeper(disk).state))
+    data = to_bytes(Keeper(disk).state)
+    # a version that does not know files must not take it for all that the log says
+    assert b'"checkpoint": 3' in data
+    state = from_bytes(data)
     assert state is not None
     assert whole(disk, results_arrow(disk, state).to_pylist())
