@@ -76,9 +76,24 @@ class Context:
         What :meth:`metric` recorded.
     outputs
         What :meth:`output` was asked for, by item.
+    noted_bytes
+        Of the files that :meth:`noted` noted.
     """
 
-    __slots__ = ("_identity", "_others", "_report", "_room", "_scratch", "_seed", "attempt", "metrics", "outputs", "params", "run")
+    __slots__ = (
+        "_identity",
+        "_others",
+        "_report",
+        "_room",
+        "_scratch",
+        "_seed",
+        "attempt",
+        "metrics",
+        "noted_bytes",
+        "outputs",
+        "params",
+        "run",
+    )
 
     def __init__(
         self,
@@ -102,6 +117,7 @@ class Context:
         self._report = report
         self.metrics: dict[str, float | int | str | bool | None] = {}
         self.outputs: dict[ItemKey, Outputs] | None = None
+        self.noted_bytes = 0
 
     def __repr__(self) -> str:
         return f"<dcompute.current(): {self.key!r}, attempt {self.attempt}>" if self._identity else "<dcompute.current(): outside an item>"
@@ -199,7 +215,10 @@ class Context:
     def noted(self, item: ItemKey, payload: bytes) -> bytes:
         """Encoded rows of an item that succeeded, with the files it was to write, which stay where they are; for the loop that calls."""
         found = self.outputs.pop(item, None) if self.outputs else None
-        return payload if found is None else found.noted(payload)
+        if found is None:
+            return payload
+        self.noted_bytes += found.size
+        return found.noted(payload)
 
     def progress(self, fraction: float, text: str = "") -> None:
         """Say how far this item is, from 0 to 1, and what it is at; costs about a microsecond.

@@ -18,6 +18,7 @@ from dcompute.worker.conditions import Next
 from dcompute.worker.journal import Figures, Journal, State, read_index
 from dcompute.worker.leftovers import Leftovers
 from dcompute.worker.meter import LONG, Meter, share
+from dcompute.worker.produced import MOST_WAITING
 from dcompute.worker.streams import Streams
 
 #: A call shorter than this (seconds) has hardly started another program: looking for one is left to a later item, as it is a system call.
@@ -91,6 +92,7 @@ class Loop:
         self.is_spent = False  # another process shall go on
         self.is_again = False  # with that item
         self.leftovers = 0
+        self._waiting = 0  # bytes of files that items produced
 
     def load(self) -> None:
         """Open the values; whatever their classes raise comes out here."""
@@ -115,7 +117,7 @@ class Loop:
         try:
             for index in self._calls(first, singles, pending):
                 self.last = index
-                if self.is_spent or self._journal.is_stopped:
+                if self.is_spent or self._journal.is_stopped or self._waiting >= MOST_WAITING:
                     break
             state = State.IDLE
         finally:
@@ -202,6 +204,7 @@ class Loop:
         metrics = _encode(item.metrics) if item.metrics else b""
         if item.outputs and succeeded:
             payload = item.noted(self._batch.keys[index], payload)
+            self._waiting += item.noted_bytes
         if (figures.duration >= FORKING or process.meter.ended - self._checked >= LONG) and (left := self._count_leftovers()):
             figures = figures._replace(leftovers=left)
         try:
@@ -249,6 +252,7 @@ class Loop:
         for place, (index, result) in enumerate(zip(indexes, results, strict=True)):
             payload = item.noted(self._batch.keys[index], result) if item.outputs else result
             self._journal.write(index, True, started, each if place else first, b"" if place else metrics, payload)
+        self._waiting += item.noted_bytes
 
     def _report(self, fraction: float, text: str) -> None:
         if not self._process.is_fork:

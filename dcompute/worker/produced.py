@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import struct
 import tempfile
@@ -13,6 +14,8 @@ from dcompute.errors import UsageError
 
 #: A name has so many bytes at most, a column so many characters: with what is put before it, a file system and an object store take it.
 LONGEST_NAME, LONGEST_COLUMN = 200, 100
+#: A batch ends when its items' files have so many bytes: they wait in the worker's scratch folder, and the rest of it goes out again.
+MOST_WAITING = 1 << 30
 #: The first byte of a payload with files; none of rows begins with it.
 FILES = 0x01
 
@@ -65,6 +68,12 @@ class Outputs:
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
+
+    @property
+    def size(self) -> int:
+        """Bytes of the files that are there."""
+        paths = [self.folder / name for name in self._names.values()]
+        return sum(path.lstat().st_size for path in paths if os.path.lexists(path))
 
     def noted(self, payload: bytes) -> bytes:
         """Rows as they are encoded, with the files before them."""

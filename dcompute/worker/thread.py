@@ -23,6 +23,7 @@ from dcompute.worker.attempt import call, call_group, encode_failure, one_of_gro
 from dcompute.worker.finish import Finisher, Surroundings
 from dcompute.worker.journal import Figures, Journal, Measured, MemoryMeasured
 from dcompute.worker.meter import LONG, share
+from dcompute.worker.produced import MOST_WAITING
 from dcompute.worker.verdict import unnoted
 from dcompute.worker.work import Execution, SetupFailure, Tick, Work, files_folder
 
@@ -131,11 +132,12 @@ class _Loop:
     def run(self, journal: Journal) -> str | None:
         """Execute all; why it ended early, or None."""
         self._journal = journal
+        self._waiting = 0  # bytes of files that items produced
         excluded = set(self._work.batch.exclude)
         pending = [index for index in range(len(self._work.batch)) if index not in excluded]
         for indexes in _chunks(pending, self._run.group or 1):
             reason = self._stopped()
-            if reason is not None:
+            if reason is not None or self._waiting >= MOST_WAITING:
                 return reason
             self._ticked(Tick(indexes[0], self._journal.done, None, ""))
             if not self._run.group or not self._group(indexes):
@@ -149,6 +151,7 @@ class _Loop:
         figures = _figures(before)
         if succeeded and item.outputs:
             payload = item.noted(self._work.batch.keys[index], payload)
+            self._waiting += item.noted_bytes
         try:
             self._journal.write(index, succeeded, started, figures, _encoded(item), payload)
         except OSError:
@@ -166,6 +169,7 @@ class _Loop:
         for index, result in zip(indexes, results or (), strict=False):
             payload = item.noted(self._work.batch.keys[index], result) if item.outputs else result
             self._journal.write(index, True, started, each, b"" if index != indexes[0] else _encoded(item), payload)
+        self._waiting += item.noted_bytes
         self._end()
         return results is not None
 

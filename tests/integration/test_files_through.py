@@ -46,19 +46,17 @@ def draws_slowly(number: int) -> dict[str, int]:
 
 
 def draws_or_fails(number: int) -> dict[str, int] | None:
-    """Fails in as many ways as there are after it has written its file; 4 succeeds when it is tried again, 5 forgets its file."""
+    """Fails in as many ways as there are after it has written its file; 3 succeeds when it is tried again, 4 forgets its file."""
     current = dc.current()
     path = current.output("map.txt")
-    if number == 5:
+    if number == 4:
         return None
     path.write_bytes(data_of(number))
     if number == 1:
         raise ValueError("drawn, and wrong")
     if number == 2:
         os._exit(3)
-    if number == 3:
-        time.sleep(60)
-    if number == 4 and current.attempt == 1:
+    if number == 3 and current.attempt == 1:
         raise ConnectionError("once")
     return {"number": number}
 
@@ -121,15 +119,26 @@ def test_a_run_whose_items_have_files_says_so_in_the_log(tmp_path: Path) -> None
         assert len(said) == (name == "d")
 
 
+@pytest.mark.parametrize("group", [None, 2])
+def test_a_batch_ends_when_its_files_are_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: int | None) -> None:
+    """They wait at the worker until it is written: the rest goes out again, and each item is executed once."""
+    monkeypatch.setattr("dcompute.worker.thread.MOST_WAITING", len(data_of(1)) * 2)
+    run = finished(dc.workload(isolation="thread", group=group)(draws_together if group else draws), range(6), tmp_path / "d", batch_size=6)
+    assert whole(tmp_path / "d") == set(range(6))
+    attempts = run.attempts().compute()
+    assert sorted(attempts.groupby("batch").size()) == [2, 2, 2]
+    assert set(attempts.attempt) == {1}
+
+
 def test_items_that_fail_have_no_file(tmp_path: Path) -> None:
     """However they fail; one that succeeds when it is tried again has one, and one that wrote none has failed."""
-    workload = dc.workload(timeout=1.0, retries=dc.Retry(kinds={"transient": dc.Rule(retries=1, delay=0.01)}))
-    run = finished(workload(draws_or_fails), range(6), tmp_path / "d", batch_size=3)
-    assert whole(tmp_path / "d") == {0, 4}
+    workload = dc.workload(retries=dc.Retry(kinds={"transient": dc.Rule(retries=1, delay=0.01)}))
+    run = finished(workload(draws_or_fails), range(5), tmp_path / "d", batch_size=3)
+    assert whole(tmp_path / "d") == {0, 3}
     assert len(files(tmp_path / "d")) == 2
     failed = run.failures().compute().set_index("item_key")
-    assert dict(failed.kind) == {"1": "permanent", "2": "crash", "3": "timeout", "5": "permanent"}
-    assert "no file was written" in failed.message["5"]
+    assert dict(failed.kind) == {"1": "permanent", "2": "crash", "4": "permanent"}
+    assert "no file was written" in failed.message["4"]
 
 
 def test_a_file_of_a_whole_group_is_refused(tmp_path: Path) -> None:
