@@ -52,10 +52,10 @@ def draws_or_fails(number: int) -> dict[str, int] | None:
     if number == 4:
         return None
     path.write_bytes(data_of(number))
+    if number == 0:
+        os._exit(3)
     if number == 1:
         raise ValueError("drawn, and wrong")
-    if number == 2:
-        os._exit(3)
     if number == 3 and current.attempt == 1:
         raise ConnectionError("once")
     return {"number": number}
@@ -132,12 +132,12 @@ def test_a_batch_ends_when_its_files_are_large(tmp_path: Path, monkeypatch: pyte
 
 def test_items_that_fail_have_no_file(tmp_path: Path) -> None:
     """However they fail; one that succeeds when it is tried again has one, and one that wrote none has failed."""
-    workload = dc.workload(retries=dc.Retry(kinds={"transient": dc.Rule(retries=1, delay=0.01)}))
-    run = finished(workload(draws_or_fails), range(5), tmp_path / "d", batch_size=3)
-    assert whole(tmp_path / "d") == {0, 3}
+    workload = dc.workload(retries=dc.Retry(kinds={"transient": dc.Rule(retries=1, delay=0.01), "crash": 0}))
+    run = finished(workload(draws_or_fails), range(5), tmp_path / "d", batch_size=5)
+    assert whole(tmp_path / "d") == {2, 3}
     assert len(files(tmp_path / "d")) == 2
     failed = run.failures().compute().set_index("item_key")
-    assert dict(failed.kind) == {"1": "permanent", "2": "crash", "4": "permanent"}
+    assert dict(failed.kind) == {"0": "crash", "1": "permanent", "4": "permanent"}
     assert "no file was written" in failed.message["4"]
 
 
