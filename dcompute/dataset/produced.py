@@ -54,9 +54,9 @@ def listed(store: Store) -> dict[str, File]:
     return {name: file for name, file in below(store, FILES).items() if produced_batch(name) is not None}
 
 
-def settled(state: State, files: Mapping[str, File]) -> dict[str, File]:
+def over(state: State, files: Mapping[str, File]) -> dict[str, File]:
     """Those of some files that no run may still add."""
-    return {name: file for name, file in files.items() if _is_settled(state, name)}
+    return {name: file for name, file in files.items() if _is_over(state, name)}
 
 
 def named(store: Store, parts: Collection[str]) -> Iterator[dict[str, int | None]]:
@@ -80,7 +80,7 @@ def unused(store: Store, state: State, files: Collection[str], parts: Collection
     state
         What its log says.
     files
-        That were :func:`settled` before the parts were listed: no part that is not among these names one that these do not.
+        That were :func:`over` before the parts were listed: no part that is not among these names one that these do not.
     parts
         All results parts that stay, those that count as of the state among them.
 
@@ -115,12 +115,9 @@ def _named_in(store: Store, name: str) -> dict[str, int | None]:
     return found
 
 
-def _is_settled(state: State, name: str) -> bool:
+def _is_over(state: State, name: str) -> bool:
     batch = produced_batch(name)
-    if batch is None:
-        return False
-    run, epoch, _ = batch
-    return epoch in state.settled and state.opened[epoch].run == run
+    return batch is not None and state.is_over(*batch[:2])
 
 
 def _without(field: pa.Field) -> pa.Field:

@@ -92,6 +92,10 @@ class State:
         """Epochs whose written batches may still have to be added, the open one too."""
         return tuple(epoch for epoch in sorted(self.opened) if epoch not in self.settled)
 
+    def is_over(self, run: str, epoch: int) -> bool:
+        """Whether no entry will ever add what a run wrote in an epoch: it is settled, or another run has it, in a dataset here before."""
+        return epoch in self.settled or (epoch in self.opened and self.opened[epoch].run != run)
+
     def was_added(self, batch_id: str) -> bool:
         """Whether a batch counts, or one that stands for it."""
         return batch_id in self.added

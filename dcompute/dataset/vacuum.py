@@ -15,7 +15,7 @@ from dcompute.dataset.listing import File, within
 from dcompute.dataset.names import ATTEMPTS, RESULTS, TEMPORARY, is_compacted, mark_batch, part_batch
 from dcompute.dataset.parts import gone
 from dcompute.dataset.produced import listed as produced_files
-from dcompute.dataset.produced import settled, unused
+from dcompute.dataset.produced import over, unused
 from dcompute.dataset.state import State
 from dcompute.dataset.store import Store
 from dcompute.errors import UsageError
@@ -106,7 +106,7 @@ def vacuum(store: Store, retention: Any = "7 days", *, dry_run: bool = False, no
     seconds = seconds_of(retention)
     keeper = Keeper(store)
     # before the parts: what is settled now is named by these parts, or by some that were merged of them
-    produced = settled(keeper.state, produced_files(store))
+    produced = over(keeper.state, produced_files(store))
     files = _listed(store)
     # two clocks may differ: where nothing is to be kept, none is asked
     before = now() - seconds if seconds else math.inf
@@ -157,12 +157,9 @@ def _refuse_lost(keeper: Keeper, listed: Collection[str]) -> None:
 
 
 def _is_over(state: State, name: str) -> bool:
-    """Whether no entry will ever add a file: its epoch is settled, or another run has it: the folder held another dataset before."""
+    """Whether no entry will ever add a file."""
     batch = part_batch(name) or mark_batch(name)
-    if batch is None:
-        return False
-    run, epoch, _ = batch
-    return epoch in state.settled or (epoch in state.opened and state.opened[epoch].run != run)
+    return batch is not None and state.is_over(*batch[:2])
 
 
 def _uncommitted(keeper: Keeper, names: Collection[str]) -> set[str]:

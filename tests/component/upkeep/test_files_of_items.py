@@ -230,13 +230,15 @@ def test_files_that_no_row_names_go_when_no_run_may_add_them(store: FaultStore) 
 
 
 def test_files_of_epochs_that_nobody_opened_stay(store: FaultStore) -> None:
-    """And what lies there with a name that dcompute does not give."""
+    """And what lies there with a name that dcompute does not give; what a run left whose dataset was here before goes."""
     added(store)
-    names = {produced_name("r2-000002-00000001", "e", 0, "a"), produced_name("other-000001-00000001", "e", 0, "a"), "files/notes.txt"}
+    names = {produced_name("r2-000002-00000001", "e", 0, "a"), "files/notes.txt"}
     for name in names:
         store.create(name, b"")
     assert vacuum(store, 0).removed == ()
     assert all(store.exists(name) for name in names)
+    store.create(produced_name("other-000001-00000001", "e", 0, "a"), b"")
+    assert vacuum(store, 0).removed == (produced_name("other-000001-00000001", "e", 0, "a"),)
 
 
 def test_orphans_go_where_no_item_that_counts_has_files(store: FaultStore) -> None:
