@@ -98,8 +98,7 @@ def files(url: Any) -> set[str]:
     return set(listed(Store.at(url)))
 
 
-@pytest.mark.parametrize("isolation", ["process", "thread"])
-@pytest.mark.parametrize("group", [None, 4])
+@pytest.mark.parametrize(("isolation", "group"), [("process", 4), ("thread", 4), ("thread", None)])
 def test_files_of_items_lie_in_the_dataset(tmp_path: Path, isolation: Any, group: int | None) -> None:
     """As many as there are items, alone or several a call, and none that no row names."""
     workload = dc.workload(isolation=isolation, group=group)(draws_together if group else draws)
@@ -259,17 +258,17 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskProcesses]
 def test_a_killed_worker_leaves_no_row_without_its_file(cluster: DaskProcesses, tmp_path: Path) -> None:
     """At the end all items have their files, and vacuum finds what is nobody's."""
     url = tmp_path / "d"
-    run = dc.map(draws_slowly, range(80), url, client=cluster.address, batch_size=5)
+    run = dc.map(draws_slowly, range(40), url, client=cluster.address, batch_size=5)
     pid = cluster.worker_pids()[0]
     until(lambda: (url / "files").exists(), 30, "a file")
     kill(pid)
     assert run.wait(60, progress="quiet")
     assert run.summary().all_succeeded
-    assert whole(url) == set(range(80))
+    assert whole(url) == set(range(40))
     # nothing else is there: what killed workers left
     dc.open(url).vacuum(0)
-    assert len(files(url)) == 80
-    assert whole(url) == set(range(80))
+    assert len(files(url)) == 40
+    assert whole(url) == set(range(40))
 
 
 def test_the_example_of_a_shared_store_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
