@@ -17,6 +17,7 @@ from dcompute.dataset.filters import check_columns
 from dcompute.dataset.hiding import Hides
 from dcompute.dataset.many import Datasets
 from dcompute.dataset.opening import open as open_dataset
+from dcompute.dataset.produced import with_marks
 from dcompute.dataset.reading import results_schema
 from dcompute.dataset.references import Part, Row, Table
 from dcompute.dataset.schema import RESERVED
@@ -155,9 +156,9 @@ class _Read:
     """One dataset's rows as items."""
 
     def __init__(self, store: Store, state: State, hides: Hides, schema: pa.Schema, *, is_by_row: bool) -> None:
-        self._state = state
-        self._schema = schema
         own = results_schema(state)
+        # whoever opens a row gets whole URLs of files; fingerprints are of those that the parts have, wherever the dataset lies
+        self._state, self._schema = state, with_marks(schema, own)
         both = [*(own.field(name) for name in RESERVED), *(field for field in schema if field.name not in RESERVED)]
         self._wanted = Wanted(store, pa.schema(both), hides, state.renames)
         self._is_by_row = is_by_row

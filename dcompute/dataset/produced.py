@@ -34,6 +34,12 @@ def without_marks(schema: pa.Schema) -> pa.Schema:
     return pa.schema([_without(field) if field.name in marked else field for field in schema]) if marked else schema
 
 
+def with_marks(schema: pa.Schema, own: pa.Schema) -> pa.Schema:
+    """A schema as readers see it, with the marks that a dataset's own has for columns that say where files are."""
+    urls = url_columns(own)
+    return pa.schema([field.with_metadata({FILE: _URL}) if field.name in urls else field for field in schema])
+
+
 def absolute(table: pa.Table, columns: Collection[str], root: str) -> pa.Table:
     """A table as readers see it: some columns name files with path or URL of the dataset, and none is marked."""
     found = [_joined(root, values) if name in columns else values for name, values in zip(table.column_names, table.columns, strict=True)]

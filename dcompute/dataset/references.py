@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from dcompute.dataset.frames import to_pandas
 from dcompute.dataset.parts import explained, source_of
+from dcompute.dataset.produced import absolute, url_columns
 from dcompute.dataset.reading import ByUrl
 from dcompute.dataset.renames import Renames
 from dcompute.dataset.schema import cast
@@ -100,11 +101,13 @@ def _ends(part: Part) -> list[int]:
 @lru_cache(maxsize=2)
 def _group(part: Part, group: int) -> pa.Table:
     with explained(part.store, part.name), source_of(part.store, part.name) as source:
-        return read_group(source, part, group)
+        table = read_group(source, part, group)
+    urls = url_columns(part.schema)
+    return absolute(table, urls, part.store.url) if urls else table
 
 
 def read_group(source: Any, part: Part, group: int | None) -> pa.Table:
-    """One row group of a part, or all of it, in the columns and types that are wanted."""
+    """One row group of a part, or all of it, in the columns and types that are wanted; files are named from the dataset on."""
     opened = pq.ParquetFile(source, pre_buffer=not isinstance(source, str))
     stored = part.renames.stored(opened.schema_arrow.names, part.position)
     now = {old: name for name, old in stored.items() if name in part.schema.names}

@@ -166,6 +166,23 @@ def test_changed_items_have_new_files(tmp_path: Path) -> None:
     assert whole(tmp_path / "d") == set(range(6))
 
 
+def counts(number: int, map_url: str, **others: Any) -> dict[str, int]:
+    """An item of another dataset's row, which opens the file that the row names."""
+    return {"number": number, "bytes": Path(map_url).stat().st_size}
+
+
+def test_a_dataset_that_is_the_input_of_another_names_its_files(tmp_path: Path) -> None:
+    """An item that gets a row gets a path that it can open; where the dataset lies makes no item a changed one."""
+    threads = dc.workload(isolation="thread")
+    finished(threads(draws), range(4), tmp_path / "d")
+    run = finished(threads(counts), dc.open(tmp_path / "d"), tmp_path / "e")
+    assert run.summary().all_succeeded
+    assert run.results().compute().set_index("number")["bytes"].to_dict() == {number: len(data_of(number)) for number in range(4)}
+    (tmp_path / "d").rename(tmp_path / "moved")
+    again = finished(threads(counts), dc.open(tmp_path / "moved"), tmp_path / "e")
+    assert again.summary().executed == 0
+
+
 # ----------------------------------------------------------------------------------------------------------------- the batch alone
 
 
