@@ -74,7 +74,8 @@ def copy(store: Store, target: Store, at: int | None = None) -> Copied:
 def _parts(state: State) -> dict[str, int | None]:
     """The parts that count and their sizes, where the log has them."""
     marks: dict[str, int | None] = {counted.mark: None for counted in state.batches}
-    return {part.name: part.size for part in state.counted_parts()} | marks
+    quarantine = {part.name: part.size for part in state.quarantine_parts()}
+    return {part.name: part.size for part in state.counted_parts()} | quarantine | marks
 
 
 class _Carrier:

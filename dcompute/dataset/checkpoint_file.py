@@ -24,8 +24,9 @@ from dcompute.dataset.state import CountedPart, State
 from dcompute.dataset.tally import LastFailure, Tally
 from dcompute.records import ItemKey
 
-#: The version of the format; a checkpoint of any other is not used. The second one is for columns that were renamed.
-VERSION, WITH_RENAMES = 1, 2
+#: The version of the format; a checkpoint of any other is not used. Later ones are for what older versions of dcompute would not keep:
+#: columns that were renamed, and records in a quarantine.
+VERSION, WITH_RENAMES, WITH_QUARANTINE = 1, 2, 3
 
 _DRIVERS = pa.schema([(field.name, {"int": pa.int64(), "float": pa.float64()}.get(str(field.type), pa.string())) for field in fields(Open)])
 _SENT = pa.schema([("text", pa.string()), ("kind", pa.string()), ("batch", pa.string())])
@@ -51,10 +52,13 @@ _TABLES: dict[str, pa.Schema] = {
     "replaced": _NAMES,
     "compacted": _PARTS,
     "failed": _FAILED,
+    "ended": pa.schema([("name", pa.string()), ("ranges", BATCHES_SCHEMA.field("holds").type)]),
+    "admitted": pa.schema([("text", pa.string()), ("kind", pa.string()), ("fingerprint", pa.string())]),
     "gone": pa.schema([("text", pa.string()), ("kind", pa.string())]),
 }
 _SCHEMA = pa.schema([pa.field(f"{table}.{field.name}", field.type) for table, schema in _TABLES.items() for field in schema])
 _ABOUT = b"dcompute"
+_MARK = "batch.quarantined"
 _GROUP_ROWS = 1 << 19
 
 
@@ -67,7 +71,7 @@ def to_bytes(state: State) -> bytes:
         count = -(-table.num_rows // _GROUP_ROWS)
         groups[name] = at, at + count
         at += count
-    about = {"checkpoint": WITH_RENAMES if state.renames else VERSION, "groups": groups, **_about(state)}
+    about = {"checkpoint": _version(state), "groups": groups, **_about(state)}
     buffer = io.BytesIO()
     schema = _SCHEMA.with_metadata({_ABOUT: json.dumps(about).encode()})
     with pq.ParquetWriter(buffer, schema, compression="zstd", write_page_checksum=True) as writer:
@@ -81,10 +85,19 @@ def from_bytes(data: bytes) -> State | None:
     """The state of a checkpoint's content; None where its version is another one. It raises what Arrow and JSON raise for any damage."""
     file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
     about = json.loads(file.metadata.metadata[_ABOUT])
-    if about["checkpoint"] not in (VERSION, WITH_RENAMES):
+    if about["checkpoint"] not in (VERSION, WITH_RENAMES, WITH_QUARANTINE):
+        return None
+    if _MARK not in file.schema_arrow.names:
+        # of a dcompute that knows no quarantine: what there is of one is in the log
         return None
     tables = {name: _table(file, name, *about["groups"][name]) for name in _TABLES}
     return _state(about, tables)
+
+
+def _version(state: State) -> int:
+    if state.ended or state.admitted or any(state.quarantine_parts()):
+        return WITH_QUARANTINE
+    return WITH_RENAMES if state.renames else VERSION
 
 
 def _tables(state: State) -> dict[str, pa.Table]:
@@ -102,6 +115,8 @@ def _tables(state: State) -> dict[str, pa.Table]:
         "replaced": pa.table([state.replaced.array()], _NAMES),
         "compacted": _of_rows(parts, _PARTS),
         "failed": _of_rows([(*key, *failure) for key, failure in tally.failed.items()], _FAILED),
+        "ended": _of_rows(list(state.ended.items()), _TABLES["ended"]),
+        "admitted": _of_rows([(*key, fingerprint) for key, fingerprint in state.admitted.items()], _TABLES["admitted"]),
         "gone": _of_rows([tuple(key) for key in tally.gone], _TABLES["gone"]),
     }
 
@@ -141,6 +156,8 @@ def _state(about: Mapping[str, Any], tables: Mapping[str, pa.Table]) -> State:
     state.sent_batches = {row["batch"]: _keys(row["keys"]) for row in tables["sent_batch"].to_pylist()}
     state.replaced = Names(tables["replaced"].column("name"))
     state.compacted = [_part(row) for row in tables["compacted"].to_pylist()]
+    state.ended = {row["name"]: tuple((one["start"], one["stop"]) for one in row["ranges"]) for row in tables["ended"].to_pylist()}
+    state.admitted = {ItemKey(row["text"], row["kind"]): row["fingerprint"] for row in tables["admitted"].to_pylist()}
     state.added = Names(batch_ids(tables["batch"]))
     state.tally = _tally(about, tables)
     return state

@@ -7,7 +7,23 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from dcompute.dataset.entries import Action, Add, Adopted, Close, Entry, Hide, Open, Rename, Replace, RunInfo, Sent, SetSchema, Vacuum
+from dcompute.dataset.entries import (
+    Action,
+    Add,
+    Adopted,
+    Close,
+    Drop,
+    Entry,
+    Hide,
+    Open,
+    Release,
+    Rename,
+    Replace,
+    RunInfo,
+    Sent,
+    SetSchema,
+    Vacuum,
+)
 from dcompute.dataset.log import Log
 from dcompute.dataset.removal import readable, removed
 from dcompute.dataset.state import State
@@ -22,6 +38,8 @@ _WORDS: dict[type[Any], str] = {
     Add: "added",
     Hide: "hidden",
     Replace: "compacted",
+    Release: "released",
+    Drop: "dropped",
     Vacuum: "vacuumed",
     Rename: "renamed",
     SetSchema: "schema changed",
@@ -40,7 +58,7 @@ class Happened:
     number: int  #: a position to open the dataset at
     time: float  #: seconds since 1970, on the clock of who wrote it
     run: str | None  #: whose driver wrote it; None: a compaction, a vacuum or a deletion
-    what: str  #: opened, began, sent, adopted, added, hidden, compacted, vacuumed, renamed, schema changed, closed
+    what: str  #: opened, began, sent, adopted, added, hidden, compacted, released, dropped, vacuumed, renamed, schema changed, closed
     batches: int  #: that were added
     succeeded: int  #: items in them
     failed: int  #: attempts in them that failed, finally or not

@@ -14,6 +14,7 @@ NOBODY = b"nobody"
 LAST = "log/last.json"
 ATTEMPTS = "attempts"
 RESULTS = "results"
+QUARANTINE = "quarantine"
 
 #: Files of a writer that has not finished begin with this; no listing shows them, and what a killed writer leaves of them means nothing.
 TEMPORARY = ".tmp-"

@@ -9,18 +9,21 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from dcompute.dataset.entries import Action, Entry, Replace, Vacuum
+from dcompute.dataset.entries import Action, Drop, Entry, Release, Replace, Vacuum
+from dcompute.dataset.hiding import Hides
 from dcompute.dataset.keeper import Keeper
-from dcompute.dataset.names import ATTEMPTS, RESULTS, TEMPORARY, is_compacted, mark_batch, part_batch
+from dcompute.dataset.names import ATTEMPTS, QUARANTINE, RESULTS, TEMPORARY, is_compacted, mark_batch, part_batch
 from dcompute.dataset.parts import gone
-from dcompute.dataset.state import State
+from dcompute.dataset.quarantined import quarantine_batch
+from dcompute.dataset.releasing import counting_records
+from dcompute.dataset.state import POSITION_BITS, State
 from dcompute.dataset.store import Store
 from dcompute.errors import StoreError, UsageError
 
 #: A temporary file may be written by somebody who lives for so long (seconds), whatever the retention.
 TEMPORARY_SECONDS = 3600.0
 
-_FOLDERS = ("", "log", ATTEMPTS, RESULTS, "runs")
+_FOLDERS = ("", "log", ATTEMPTS, RESULTS, QUARANTINE, "runs")
 # what file systems call the time of a file's last change
 _TIMES = ("mtime", "LastModified", "last_modified", "updated", "created")
 
@@ -53,11 +56,11 @@ class File:
 
 
 def removable(state: State, names: Collection[str]) -> set[str]:
-    """Those of some files in ``results`` and ``attempts`` that do not count and never will: of no run that has an epoch not settled.
+    """Those of some files in parts that do not count and never will: of no run that has an epoch not settled.
 
     A compacted part that nobody committed is one of them, though somebody may be about to: see :class:`~dcompute.dataset.entries.Vacuum`.
     """
-    counted = {part.name for part in state.counted_parts()}.union(one.mark for one in state.batches)
+    counted = {part.name for part in (*state.counted_parts(), *state.quarantine_parts())}.union(one.mark for one in state.batches)
     return {name for name in names if name not in counted and (is_compacted(name) or _is_over(state, name))}
 
 
@@ -118,7 +121,7 @@ def vacuum(store: Store, retention: Any = "7 days", *, dry_run: bool = False, no
     found: set[str] = set()
 
     def decide() -> list[Action] | None:
-        candidates = removable(keeper.state, files)
+        candidates = removable(keeper.state, files) | _without_records(keeper, files, until)
         recent = young.union(*(_replaced(entry) for entry in keeper.since if entry.at > before))
         found.clear()
         found.update(name for name in candidates if name not in recent and files[name].changed <= before)
@@ -129,7 +132,7 @@ def vacuum(store: Store, retention: Any = "7 days", *, dry_run: bool = False, no
 
     # whoever is about to commit a compacted part that goes now reads this first, and does not
     keeper.commit(decide)
-    kept = len(removable(keeper.state, files)) - len(found)
+    kept = len(removable(keeper.state, files) - found)
     temporary = _temporary(store, now() - max(seconds, TEMPORARY_SECONDS))
     names = sorted(found) + sorted(temporary)
     if not dry_run:
@@ -146,9 +149,21 @@ def _refuse_lost(keeper: Keeper, listed: Collection[str]) -> None:
             raise gone(keeper.store, part.name)
 
 
+def _without_records(keeper: Keeper, names: Collection[str], until: int) -> set[str]:
+    """Parts of the quarantine of which no record counts since an entry: all were done again, deleted, released or dropped."""
+    state = keeper.state
+    hides = Hides.of({key: position for key, position in state.hides.items() if position >> POSITION_BITS <= until})
+    found = set()
+    for part in state.quarantine_parts() if len(hides) else ():
+        may_be_hit = part.name in names and len(hides.after(part.position))
+        if may_be_hit and not counting_records(keeper.store, part, hides, state.ended.get(part.name, ())).places:
+            found.add(part.name)
+    return found
+
+
 def _is_over(state: State, name: str) -> bool:
     """Whether no entry will ever add a file: its epoch is settled, or another run has it: the folder held another dataset before."""
-    batch = part_batch(name) or mark_batch(name)
+    batch = part_batch(name) or mark_batch(name) or quarantine_batch(name)
     if batch is None:
         return False
     run, epoch, _ = batch
@@ -161,7 +176,8 @@ def _uncommitted(keeper: Keeper, names: Collection[str]) -> set[str]:
 
 
 def _replaced(entry: Entry) -> set[str]:
-    return {name for action in entry.actions if isinstance(action, Replace) for name in action.parts}
+    replaced = {name for action in entry.actions if isinstance(action, Replace) for name in action.parts}
+    return replaced.union(name for action in entry.actions if isinstance(action, Drop | Release) for name, _ in action.records)
 
 
 def _replaced_since(keeper: Keeper, before: float) -> tuple[int, set[str]]:
@@ -178,9 +194,9 @@ def _replaced_since(keeper: Keeper, before: float) -> tuple[int, set[str]]:
 
 
 def _listed(store: Store) -> dict[str, File]:
-    """The files in ``results`` and ``attempts`` of which the storage tells when they changed."""
+    """The files of parts of which the storage tells when they changed."""
     found: dict[str, File] = {}
-    for folder in (RESULTS, ATTEMPTS):
+    for folder in (RESULTS, ATTEMPTS, QUARANTINE):
         about = _infos(store, folder)
         found |= {name: about[name] for name in store.names(folder) if name in about}
     return found

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from dcompute.checks.forms import is_expression, name_of, named, refuse_doubles
+from dcompute.checks.judging import truth
 from dcompute.errors import DcomputeError, ReportError, UsageError
 from dcompute.report.dropping import plain_mask
 
@@ -22,7 +23,7 @@ class RowCheck:
 
     def broken(self, table: pa.Table) -> pa.Table:
         """The rows of which it is not true; null is not true."""
-        return table.filter(~self.expression | self.expression.is_null())
+        return table.filter(pa.array(~truth(self.expression, table)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +54,8 @@ def checks_of(given: Any) -> tuple[Check, ...]:
     UsageError
         One is neither.
     """
-    named = given.items() if isinstance(given, Mapping) else [(None, one) for one in _several(given)]
-    found = tuple(_check(name, one) for name, one in named)
-    names = [one.name for one in found]
-    for name in names:
-        if names.count(name) > 1:
-            raise UsageError(f'two checks are called {name!r}: name them, as checks={{"positive": ...}}')
+    found = tuple(_check(name, one) for name, one in named(given))
+    refuse_doubles([one.name for one in found], "checks", UsageError)
     return found
 
 
@@ -125,13 +122,9 @@ def _said(name: str, said: Any, frame: Any, compute: Callable[..., tuple[Any, ..
     return None if bool(answer) else Broken(name, None, "")
 
 
-def _several(given: Any) -> Iterable[Any]:
-    return [given] if isinstance(given, pc.Expression) or callable(given) else given
-
-
 def _check(name: Any, given: Any) -> Check:
-    if isinstance(given, pc.Expression):
-        return RowCheck(str(name or given), given)
+    if is_expression(given):
+        return RowCheck(name_of(name, given), given)
     if callable(given):
-        return WholeCheck(str(name or getattr(given, "__name__", type(given).__name__)), given)
+        return WholeCheck(name_of(name, given), given)
     raise UsageError(f"checks= has {given!r}, which is neither an expression such as pyarrow.compute.field('x') > 0 nor a function")

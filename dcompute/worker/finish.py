@@ -50,7 +50,7 @@ class Finisher:
         Returns
         -------
         tuple or None
-            The receipt, and the files as local path and dataset name, results first; None where no item has an outcome.
+            The receipt, and the files as local path and dataset name, results and quarantine first; None where no item has an outcome.
         """
         # Arrow costs a fifth of a second, and a child that never finishes a batch does not pay it
         from dcompute.worker.harvest import Harvest

@@ -93,7 +93,7 @@ def test_unknown_fields_are_dropped():
 
 def test_unknown_action_names_the_format():
     """An action of a newer version is refused: what it means cannot be guessed."""
-    with pytest.raises(DatasetCorruptError, match=r"00012\.json: the action 'forget' is not of format 1\.2.*Update dcompute"):
+    with pytest.raises(DatasetCorruptError, match=r"00012\.json: the action 'forget' is not of format 1\.3.*Update dcompute"):
         Entry.from_bytes(12, b'[{"entry": "x", "at": 1}, {"do": "forget"}]')
 
 
