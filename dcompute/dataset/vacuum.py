@@ -121,14 +121,18 @@ def vacuum(store: Store, retention: Any = "7 days", *, dry_run: bool = False, no
     found: set[str] = set()
 
     def decide() -> list[Action] | None:
-        candidates = removable(keeper.state, files) | _without_records(keeper, files, until)
+        spent = _spent(keeper, files, until)
+        candidates = removable(keeper.state, files).union(spent)
         recent = young.union(*(_replaced(entry) for entry in keeper.since if entry.at > before))
         found.clear()
         found.update(name for name in candidates if name not in recent and files[name].changed <= before)
         dropped = found & _uncommitted(keeper, candidates)
-        if dry_run or not any(name.startswith(RESULTS) for name in found):
+        if dry_run:
             return None
-        return [Vacuum(until=until, dropped=tuple(sorted(dropped)))]
+        # the keys of their records say that none counts, and keys are in the files: the log must say it without them
+        ended: list[Action] = [Drop(records=tuple((name, spent[name]) for name in sorted(found.intersection(spent))))]
+        vacuumed: list[Action] = [Vacuum(until=until, dropped=tuple(sorted(dropped)))]
+        return (ended if found.intersection(spent) else []) + (vacuumed if any(name.startswith(RESULTS) for name in found) else []) or None
 
     # whoever is about to commit a compacted part that goes now reads this first, and does not
     keeper.commit(decide)
@@ -149,15 +153,16 @@ def _refuse_lost(keeper: Keeper, listed: Collection[str]) -> None:
             raise gone(keeper.store, part.name)
 
 
-def _without_records(keeper: Keeper, names: Collection[str], until: int) -> set[str]:
-    """Parts of the quarantine of which no record counts since an entry: all were done again, deleted, released or dropped."""
+def _spent(keeper: Keeper, names: Collection[str], until: int) -> dict[str, tuple[tuple[int, int], ...]]:
+    """Parts of the quarantine of which no record counts since an entry, and the rows that hides alone ended: done again, or deleted."""
     state = keeper.state
     hides = Hides.of({key: position for key, position in state.hides.items() if position >> POSITION_BITS <= until})
-    found = set()
+    found = {}
     for part in state.quarantine_parts() if len(hides) else ():
         may_be_hit = part.name in names and len(hides.after(part.position))
         if may_be_hit and not counting_records(keeper.store, part, hides, state.ended.get(part.name, ())).places:
-            found.add(part.name)
+            ended = [0, *(place for pair in sorted(state.ended.get(part.name, ())) for place in pair), part.rows]
+            found[part.name] = tuple((start, stop) for start, stop in zip(ended[::2], ended[1::2], strict=True) if start < stop)
     return found
 
 

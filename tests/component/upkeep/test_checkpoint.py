@@ -16,7 +16,23 @@ from hypothesis import strategies as st
 from dcompute.dataset import checkpoint, checkpoint_file
 from dcompute.dataset.checkpoint import Checkpoints, read_state, staying
 from dcompute.dataset.checkpoint_file import from_bytes, to_bytes
-from dcompute.dataset.entries import Add, AddBatch, Adopted, Close, Entry, Hide, Open, Rename, Replace, RunInfo, Sent, SetSchema, Vacuum
+from dcompute.dataset.entries import (
+    Add,
+    AddBatch,
+    Adopted,
+    Close,
+    Drop,
+    Entry,
+    Hide,
+    Open,
+    Release,
+    Rename,
+    Replace,
+    RunInfo,
+    Sent,
+    SetSchema,
+    Vacuum,
+)
 from dcompute.dataset.log import Log
 from dcompute.dataset.names import checkpoint_name, entry_name
 from dcompute.dataset.state import State, fold
@@ -51,13 +67,24 @@ batches = st.builds(
     seconds=seconds,
     slot_seconds=seconds,
     stands_for=st.none() | names,
+    quarantined=st.lists(parts, max_size=2).map(tuple),
+    again=some_keys,
 )
+left = st.lists(st.tuples(parts.map(lambda part: part.name), st.just(((0, 1), (2, 3))) | st.just(((1, 2),))), max_size=2).map(tuple)
 actions = st.one_of(
     st.builds(Add, batches=st.lists(batches, max_size=3).map(tuple)),
     st.builds(Hide, keys=some_keys, scope=st.sampled_from(["results", "all"])),
     st.builds(
         Replace, parts=st.lists(parts.map(lambda part: part.name), max_size=2).map(tuple), by=st.tuples(parts), read_at=st.integers(0, 3)
     ),
+    st.builds(
+        Release,
+        records=left,
+        by=st.tuples(parts),
+        read_at=st.integers(0, 3),
+        admitted=some_keys.map(lambda keys: tuple((*key, "f") for key in keys)),
+    ),
+    st.builds(Drop, records=left),
     st.builds(SetSchema, schema=st.text(max_size=3)),
     st.builds(Rename, columns=st.lists(st.tuples(st.text(max_size=2), st.text(max_size=2)), max_size=2).map(tuple)),
     st.builds(Sent, batch=names, keys=some_keys),
@@ -91,6 +118,7 @@ def answers(state):
     """What a state says when it is asked."""
     return {
         "parts": list(state.counted_parts()),
+        "quarantine": list(state.quarantine_parts()),
         "batches": list(state.batches),
         "last": state.batches[-1:],
         "final": [state.is_final(key) for key in KEYS],
