@@ -8,21 +8,31 @@ from typing import Any
 
 import pyarrow as pa
 
-from dcompute.checks.forms import is_expression, name_of, named, refuse_doubles
-from dcompute.checks.judging import truth
+from dcompute.checks.forms import Check as Declared
+from dcompute.checks.forms import checks_of as rows_checks_of
+from dcompute.checks.forms import is_expression, is_pandera, name_of, named, refuse_doubles
+from dcompute.checks.judging import judge, truth
+from dcompute.checks.panderas import text_of
 from dcompute.errors import DcomputeError, ReportError, UsageError
 from dcompute.report.dropping import plain_mask
 
 
 @dataclass(frozen=True, slots=True)
 class RowCheck:
-    """An expression that must be true of each row."""
+    """An expression that must be true of each row, or a schema of pandera."""
 
     name: str
     expression: Any
 
+    @property
+    def text(self) -> str:
+        """What changes where the check does."""
+        return text_of(self.expression) if is_pandera(self.expression) else str(self.expression)
+
     def broken(self, table: pa.Table) -> pa.Table:
         """The rows of which it is not true; null is not true."""
+        if is_pandera(self.expression):
+            return table.take(pa.array(judge((Declared(self.name, self.expression),), table).rows))
         return table.filter(pa.array(~truth(self.expression, table)))
 
 
@@ -125,6 +135,12 @@ def _said(name: str, said: Any, frame: Any, compute: Callable[..., tuple[Any, ..
 def _check(name: Any, given: Any) -> Check:
     if is_expression(given):
         return RowCheck(name_of(name, given), given)
+    if is_pandera(given):
+        (check,) = rows_checks_of({name_of(name, given): given})
+        return RowCheck(check.name, check.given)
     if callable(given):
         return WholeCheck(name_of(name, given), given)
-    raise UsageError(f"checks= has {given!r}, which is neither an expression such as pyarrow.compute.field('x') > 0 nor a function")
+    raise UsageError(
+        f"checks= has {given!r}, which is neither an expression such as pyarrow.compute.field('x') > 0 nor a function nor a schema of "
+        "pandera"
+    )

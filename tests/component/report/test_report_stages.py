@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import dask
+import pandera.pandas as pandera
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
@@ -182,6 +183,7 @@ def test_an_empty_result_is_a_version(scene: Scene) -> None:
     [
         ({"small": pc.field("x") < 5}, "small", 6, "x=None"),
         ([lambda frame: frame.x < 5], "<lambda>", 6, "x="),
+        ({"sane": pandera.DataFrameSchema({"x": pandera.Column(int, pandera.Check.lt(5))})}, "sane", 6, "x="),
         ({"long": lambda frame: len(frame) > 100}, "long", None, ""),
         ({"said": lambda frame: frame.g.isin(["a"]).compute()}, "said", 5, ""),
     ],
