@@ -6,7 +6,7 @@ single inputs: an input hurts its own item only. Functions see one value each.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -24,7 +24,9 @@ from dcompute.worker.rows import to_rows
 from dcompute.worker.sieve import text_of
 
 
-def refused(checks: Sequence[Check], values: Sequence[Any], indexes: Iterable[int], *, keywords: bool) -> dict[int, bytes]:
+def refused(
+    checks: Sequence[Check], values: Sequence[Any], indexes: Iterable[int], *, keywords: bool, begin: Callable[[int], object] | None = None
+) -> dict[int, bytes]:
     """By index, the failures of items whose inputs do not pass, as a journal holds them.
 
     Parameters
@@ -37,9 +39,13 @@ def refused(checks: Sequence[Check], values: Sequence[Any], indexes: Iterable[in
         Of the items that are to be executed.
     keywords
         Whether values are mappings of columns, as those of grids and tables are.
+    begin
+        Called before functions are asked of an item's value.
     """
     judging = _Judging(checks, keywords)
     for index in indexes:
+        if begin is not None and judging.asks_functions:
+            begin(index)
         judging.take(index, values[index])
     judging.end()
     return {index: _encoded(index, failure, judging) for index, failure in judging.failures.items()}
@@ -49,6 +55,7 @@ class _Judging:
     def __init__(self, checks: Sequence[Check], keywords: bool) -> None:
         self._of_tables = [check for check in checks if is_expression(check.given) or is_pandera(check.given)]
         self._of_values = [check for check in checks if check not in self._of_tables]
+        self.asks_functions = bool(self._of_values)
         self._keywords = keywords
         self._rows: list[tuple[int, Any]] = []
         self.values: dict[int, Any] = {}

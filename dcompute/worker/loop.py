@@ -92,7 +92,7 @@ class Loop:
         process = self._process
         first, singles, pending = self._plan(verdicts)
         if process.run.checks:
-            pending = self._admitted(pending)
+            first, pending = self._admitted(first, pending)
         process.meter.reset()
         self._checked = perf_counter()
         self._journal.set_state(State.EXECUTING)
@@ -126,12 +126,16 @@ class Loop:
         waiting = set(first)
         return first, singles, [index for index in range(len(done)) if not done[index] and index not in waiting]
 
-    def _admitted(self, pending: list[int]) -> list[int]:
+    def _admitted(self, first: list[int], pending: list[int]) -> tuple[list[int], list[int]]:
         """Those whose inputs pass; the others have their outcome then."""
-        failures = refusals(self._process.run, self._batch, self._values, pending)
+        journal, calls = self._journal, self._process.calls
+        # a function that hangs or ends the process is billed to the item that it was asked of
+        begin = lambda index: journal.begin(index, index, calls, monotonic())  # noqa: E731
+        failures = refusals(self._process.run, self._batch, self._values, [*first, *pending], begin=begin)
+        journal.end()
         for index, payload in failures.items():
-            self._journal.convict(index, time(), Figures(measured=Measured.NOTHING), payload)
-        return [index for index in pending if index not in failures]
+            journal.convict(index, time(), Figures(measured=Measured.NOTHING), payload)
+        return [index for index in first if index not in failures], [index for index in pending if index not in failures]
 
     def _calls(self, first: list[int], singles: set[int], pending: list[int]) -> Iterator[int]:
         size = self._process.run.group
@@ -265,8 +269,10 @@ def open_checks(run: RunSpec) -> None:
         opened(run.checks)
 
 
-def refusals(run: RunSpec, batch: BatchSpec, values: Sequence[Any], pending: Sequence[int]) -> dict[int, bytes]:
-    """By index, the failures of items whose inputs do not pass a check of the run, as a journal holds them."""
+def refusals(
+    run: RunSpec, batch: BatchSpec, values: Sequence[Any], pending: Sequence[int], *, begin: Callable[[int], object] | None = None
+) -> dict[int, bytes]:
+    """By index, the failures of items whose inputs do not pass a check of the run, as a journal holds them; see ``admission.refused``."""
     from dcompute.checks.travel import opened
 
     checks = opened(run.checks).inputs
@@ -275,7 +281,7 @@ def refusals(run: RunSpec, batch: BatchSpec, values: Sequence[Any], pending: Seq
     from dcompute.worker.admission import refused
 
     released = set(batch.unchecked)
-    return refused(checks, values, [index for index in pending if index not in released], keywords=run.keywords)
+    return refused(checks, values, [index for index in pending if index not in released], keywords=run.keywords, begin=begin)
 
 
 def convict(journal: Journal, batch: BatchSpec, verdicts: Sequence[dict[str, Any]]) -> bytearray:

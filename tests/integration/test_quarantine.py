@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,25 @@ def test_a_check_that_ends_its_process_fails_items_and_not_the_run(tmp_path: Pat
     assert failed["error"].tolist() == ["dcompute.errors.CheckError"]
     assert "could not be judged" in failed["message"].tolist()[0]
     assert rows(tmp_path / "dataset") == [("1", 1)]
+
+
+def stops_its_process(value: int) -> bool:
+    """A check of inputs that does not come back from some."""
+    while value == 2:
+        time.sleep(0.01)
+    if value == 3:
+        os._exit(3)
+    return value > 0
+
+
+def test_a_check_of_inputs_that_hangs_or_crashes_is_billed_to_its_input(tmp_path: Path) -> None:
+    """The timeout and the end of the process hit the item that was looked at, and nobody else; none of them is executed unchecked."""
+    done = run(dc.workload(pair).options(timeout=0.5), [1, 2, 3, -4, 5], tmp_path / "dataset", batch_size=5, input_checks=stops_its_process)
+    assert {row["item_key"]: row["kind"] for row in done.failures().compute().to_dict("records")} == {
+        "2": "timeout", "3": "crash", "-4": "permanent",
+    }  # fmt: skip
+    assert {key for key, _ in rows(tmp_path / "dataset")} == {"1", "5"}
+    assert [key for key, *_ in records(tmp_path / "dataset")] == ["-4"]
 
 
 def test_a_check_of_a_module_that_was_sent_judges_after_a_crash_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,6 +100,12 @@ def test_unknown_fields_are_dropped():
     assert Entry.from_bytes(1, data).actions == (Add(batches=(AddBatch(id="b", holds=((0, 1),)),)),)
 
 
+def test_what_checks_nothing_is_written_as_before():
+    """A dataset without a quarantine has no word in its log that older versions do not know."""
+    data = Entry(1, "id", 1.0, (Add(batches=(AddBatch(id="b", holds=((0, 1),)),)),)).to_bytes()
+    assert set(json.loads(data)[1]["batches"][0]) == {"id", "holds"}
+
+
 def test_unknown_action_names_the_format():
     """An action of a newer version is refused: what it means cannot be guessed."""
     with pytest.raises(DatasetCorruptError, match=r"00012\.json: the action 'forget' is not of format 1\.3.*Update dcompute"):
