@@ -74,6 +74,14 @@ def test_what_is_in_the_quarantine(full):
     assert len(Dataset(full).quarantine()) == 5
 
 
+def test_filters_of_a_part_of_which_some_records_are_gone(full):
+    """What its statistics say of a value leaves no row out, and none of another place in."""
+    drop_quarantined(full, ["a"])
+    dataset = Dataset(full)
+    assert dataset.quarantine(["item_key"], [("item_key", "==", "d")]).compute()["item_key"].tolist() == ["d"]
+    assert dataset.quarantine(["item_key"], [("item_key", "in", ["a", "b"])]).compute()["item_key"].tolist() == ["b"]
+
+
 def test_nothing_counts_before_its_batch_does(store):
     """Written is not added, and a key that is left out has no record."""
     driver = Checking(store)
@@ -246,8 +254,9 @@ def test_an_input_done_again_while_it_is_released(full):
 def test_two_release_the_same(full):
     """Whoever comes second finds nothing, and leaves no row twice."""
     other = []
-    full.faults.append(Fault("create", "log/*", act=lambda: other.append(release(full.inner, all=True)), how="slow"))
-    assert release(full, all=True).rows == 0
+    full.faults.append(Fault("create", "log/*", act=lambda: other.append(release(full.inner, ["a", "b", "c"])), how="slow"))
+    with pytest.raises(UsageError, match="no record that did not pass"):
+        release(full, check="positive")
     assert other[0].rows == 4
     assert results(full) == [("a", -1), ("a", 1), ("b", -2), ("c", -3), ("c", 3), ("c", None)]
 
