@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dcompute import zones
 from dcompute.checks.forms import Check, Said
 from dcompute.errors import CheckError, MissingExtraError
 
@@ -130,7 +131,8 @@ def _as_nullable(values: pa.ChunkedArray, wanted: str, otherwise: Any) -> Any:
 
 def _errors() -> Any:
     try:
-        import pandera.errors
+        with zones.kept():
+            import pandera.errors
     except ImportError as error:
         raise MissingExtraError('checks with pandera need it where items are executed: pip install "dcompute[checks]"') from error
     return pandera.errors

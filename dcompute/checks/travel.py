@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
+from dcompute import zones
 from dcompute.checks.forms import Check
 from dcompute.errors import WorkloadError
 
@@ -48,7 +49,8 @@ def opened(data: bytes) -> RunChecks:
     if not data:
         return RunChecks()
     try:
-        checks: RunChecks = pickle.loads(data)  # noqa: S301  from the driver of this run, by Dask's own wire
+        with zones.kept():
+            checks: RunChecks = pickle.loads(data)  # noqa: S301  from the driver of this run, by Dask's own wire
     except Exception as error:
         raise WorkloadError(
             f"the checks cannot be opened here ({type(error).__name__}: {error}): install on the workers what they import (of pandera: "

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import dask
-import pandera.pandas as pandera
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
@@ -16,6 +15,7 @@ import dcompute as dc
 from dcompute.dataset.store import Store
 from dcompute.errors import DatasetNotFoundError, ReportError, UsageError
 from tests.component.reading.conftest import Did, Scene
+from tests.sane import pandera
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandera.pandas as pandera
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
@@ -21,6 +20,7 @@ from dcompute.worker.attempt import REFUSED
 from dcompute.worker.context import current
 from dcompute.worker.thread import execute
 from dcompute.worker.work import Work
+from tests.sane import pandera
 
 VALUE = pc.field("value")
 

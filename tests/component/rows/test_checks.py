@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import datetime
 import json
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
-import pandera.pandas as pandera
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -22,6 +24,7 @@ from dcompute.dataset.schema import from_text
 from dcompute.records import ATTEMPT_COLUMNS, FAILED, SUCCEEDED, BatchSpec, ItemKey, Receipt, RunSpec
 from dcompute.worker.rows import decode, encode, to_rows
 from dcompute.worker.tables import Parts
+from tests.sane import pandera
 
 X, Y = pc.field("x"), pc.field("y")
 
@@ -171,6 +174,21 @@ def test_pandera_judges_row_by_row(tmp_path: Path) -> None:
     assert reasons["k2"] == "sane: x: greater_than(0) fails for -3"
     assert "int64" in reasons["k1"]
     assert made.failures == {}
+
+
+def test_times_keep_their_zone_where_pandera_was_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its import has pyarrow ignore zones: neither rows nor filters do."""
+    from dcompute.dataset.filters import Filter
+
+    monkeypatch.setenv("PYARROW_IGNORE_TIMEZONE", "1")
+    noon = datetime.datetime(2024, 7, 1, 12, tzinfo=ZoneInfo("Europe/Berlin"))
+    made = Made(tmp_path, [{"x": 1, "t": noon, "all": [{"t": noon}]}], X > 0)
+    (row,) = made.rows()
+    assert (row["t"], row["all"][0]["t"]) == (noon, noon)
+    where = Filter.of([("t", "==", noon)], pa.schema([("t", pa.timestamp("us", "UTC"))]))
+    assert where is not None
+    assert "10:00:00" in str(where.expression)
+    assert os.environ["PYARROW_IGNORE_TIMEZONE"] == "1"
 
 
 def test_a_rule_of_pandera_that_raises_is_at_fault(tmp_path: Path) -> None:
