@@ -15,9 +15,10 @@ import pyarrow.compute as pc
 from dcompute.checks.forms import Check, Said, is_expression, is_pandera
 from dcompute.errors import CheckError, WorkloadError
 from dcompute.records import CHECK_NAMES
+from dcompute.secrecy import shown_value
 
-#: Characters of a value in a reason, and of a reason.
-_VALUE, _REASON = 200, 2000
+#: Characters of a reason.
+_REASON = 2000
 #: Types that a column without a value is taken for, one after the other, where an expression does not take nulls of no type.
 _TYPES = (pa.string(), pa.float64(), pa.bool_(), pa.timestamp("us"), pa.date32())
 _UNKNOWN = re.compile(r"No match for FieldRef\.(?:Nested\(FieldRef\.)?Name\(([^)\n]*)\)")
@@ -177,7 +178,7 @@ def _with_values(rows: npt.NDArray[np.int64], check: Check, table: pa.Table) -> 
     words = list(dict.fromkeys(_WORD.findall(str(check.given))))
     present = [name for name in words if name in table.column_names]
     missing = [name for name in _absent(check.given, table) if name not in present]
-    values = [shown(table.column(name).take(pa.array(rows))) for name in present]
+    values = [[_shown(name, value) for value in table.column(name).take(pa.array(rows))] for name in present]
     absent = [f"{name} is missing" for name in missing]
     told = [", ".join([*(f"{name} = {value}" for name, value in zip(present, each, strict=True)), *absent])
             for each in (zip(*values, strict=True) if values else [()] * len(rows))]  # fmt: skip
@@ -188,17 +189,11 @@ def _absent(expression: Any, table: pa.Table) -> list[str]:
     return [name for name in _with_unknown(expression, table.slice(0, 0)).column_names if name not in table.column_names]
 
 
-def shown(values: pa.ChunkedArray) -> list[str]:
-    """Values as people read them."""
-    return [_shown(value) for value in values]
-
-
-def _shown(value: Any) -> str:
+def _shown(name: str, value: Any) -> str:
     try:
-        text = repr(value.as_py()) if value.is_valid else "null"
+        return shown_value(name, value.as_py()) if value.is_valid else "null"
     except (ValueError, OverflowError, ArithmeticError):  # a time that Python has no form for
-        text = str(value)
-    return text if len(text) <= _VALUE else f"{text[:_VALUE]}..."
+        return shown_value(name, str(value))
 
 
 # ---------------------------------------------------------------------------------------------------------------- functions

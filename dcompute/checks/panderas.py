@@ -17,8 +17,8 @@ import pyarrow.compute as pc
 from dcompute import zones
 from dcompute.checks.forms import Check, Said
 from dcompute.errors import CheckError, MissingExtraError
+from dcompute.secrecy import shown_value
 
-_VALUE = 200
 _LARGEST = 2**53
 
 
@@ -91,7 +91,7 @@ def _failures(check: Check, table: pa.Table) -> Iterator[tuple[int, str]]:
 def _of_case(check: Check, count: int, case: tuple[Any, ...]) -> Iterator[tuple[int, str]]:
     context, column, rule, value, index = case
     where = f"{column}: " if isinstance(column, str) and context == "Column" else ""
-    text = f"{where}{rule} fails for {_shown(value)}"
+    text = f"{where}{rule} fails for {shown_value(str(column), value)}"
     if index is not None and index == index:  # not a number
         yield int(index), text
         return
@@ -99,11 +99,6 @@ def _of_case(check: Check, count: int, case: tuple[Any, ...]) -> Iterator[tuple[
         raise CheckError(f"the check {check.name!r}: {rule} raised {value}", check=check.name)
     # it is the column that fails, and with it each of its rows
     yield from ((place, text) for place in range(count))
-
-
-def _shown(value: Any) -> str:
-    text = repr(value) if isinstance(value, str) else str(value)
-    return text if len(text) <= _VALUE else f"{text[:_VALUE]}..."
 
 
 def _frame(schema: Any, table: pa.Table) -> Any:

@@ -88,6 +88,17 @@ def test_attempts_say_how_many_rows_went(tmp_path: Path) -> None:
     assert (made.receipt.rows, made.receipt.failures) == (2, ())
 
 
+def test_values_of_columns_named_as_secrets_are_in_no_reason(tmp_path: Path) -> None:
+    """The record has them, as results would; what is told to people about it has not."""
+    schema = pandera.DataFrameSchema({"api_token": pandera.Column(str, pandera.Check.str_length(max_value=3))})
+    checks = {"short": pc.utf8_length(pc.field("api_token")) < 4, "sane": schema}
+    made = Made(tmp_path, [{"api_token": "s3cret-value", "x": 1}], checks, refuses=True)
+    (record,) = made.rows("quarantine")
+    assert record["check"] == "short; sane"
+    assert "s3cret" not in record["reason"] + made.attempts[0]["message"]
+    assert json.loads(record["record"])["api_token"] == "s3cret-value"
+
+
 def test_nothing_is_written_where_all_rows_pass(tmp_path: Path) -> None:
     """A check that everything passes leaves no file and no trace."""
     made = Made(tmp_path, [{"x": 1}, {"x": 2}], X > 0)

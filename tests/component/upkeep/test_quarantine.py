@@ -223,6 +223,15 @@ def test_a_row_that_does_not_fit_is_not_released(store):
     assert release(store, ["b"]).rows == 1
 
 
+def test_columns_that_were_renamed_since(full):
+    """A row that is released has the names of now; so has one that was released before."""
+    release(full, ["a"])
+    Dataset(full).rename({"n": "number"})
+    release(full, ["b"])
+    found = Dataset(full).to_arrow().to_pylist()
+    assert sorted((row["item_key"], row["number"]) for row in found) == [("a", -1), ("a", 1), ("b", -2), ("c", 3)]
+
+
 def test_released_beside_a_driver(store):
     """A run at work commits before and after, and everything counts."""
     driver = Checking(store)
