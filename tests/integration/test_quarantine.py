@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -147,29 +148,46 @@ def stops_its_process(value: int) -> bool:
 
 def test_a_check_of_inputs_that_hangs_or_crashes_is_billed_to_its_input(tmp_path: Path) -> None:
     """The timeout and the end of the process hit the item that was looked at, and nobody else; none of them is executed unchecked."""
-    done = run(dc.workload(pair).options(timeout=0.5), [1, 2, 3, -4, 5], tmp_path / "dataset", batch_size=5, input_checks=stops_its_process)
+    done = run(
+        dc.workload(pair).options(timeout=0.5),
+        [1, 5, 6, 7, 8, 3, 2, -4],
+        tmp_path / "dataset",
+        batch_size=2,
+        input_checks=stops_its_process,
+    )
     assert {row["item_key"]: row["kind"] for row in done.failures().compute().to_dict("records")} == {
         "2": "timeout", "3": "crash", "-4": "permanent",
     }  # fmt: skip
-    assert {key for key, _ in rows(tmp_path / "dataset")} == {"1", "5"}
+    assert {key for key, _ in rows(tmp_path / "dataset")} == {"1", "5", "6", "7", "8"}
     assert [key for key, *_ in records(tmp_path / "dataset")] == ["-4"]
 
 
+SENT = """
+import os
+import pyarrow.compute as pc
+
+def positive(table):
+    if not os.path.exists({path!r}):
+        open({path!r}, "w").close()
+        os._exit(3)
+    return pc.greater(table["x"], 0)
+"""
+
+
 def test_a_check_of_a_module_that_was_sent_judges_after_a_crash_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The process that writes the rows of one that died never executed the workload, and finds what checks import."""
-    (tmp_path / "labchecks.py").write_text("import pyarrow.compute as pc\n\ndef positive(table):\n    return pc.greater(table['x'], 0)\n")
+    """A process that writes rows in place of one that died was never shown the workload, and finds what checks import."""
+    (tmp_path / "labchecks.py").write_text(SENT.format(path=str(tmp_path / "died")))
     monkeypatch.syspath_prepend(tmp_path)
     import labchecks
 
-    def dies(value: int) -> dict[str, int]:
-        if value == 2:
-            os._exit(9)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path != str(tmp_path)])
+
+    def single(value: int) -> dict[str, int]:
         return {"x": value}
 
-    checked = dc.workload(dies).options(checks=labchecks.positive, retries=0)
-    monkeypatch.chdir("/")
-    done = run(checked, [1, -1, 2], tmp_path / "dataset", modules=[labchecks], batch_size=3)
-    assert (done.summary().succeeded, done.summary().failed) == (2, 1)
+    done = run(dc.workload(single).options(checks=labchecks.positive), [1, -1], tmp_path / "dataset", modules=["labchecks"], batch_size=2)
+    assert (tmp_path / "died").exists()
+    assert (done.summary().succeeded, done.summary().failed) == (2, 0)
     assert (rows(tmp_path / "dataset"), records(tmp_path / "dataset")) == ([("1", 1)], [("-1", "positive", {"x": -1})])
 
 

@@ -196,7 +196,7 @@ def test_times_keep_their_zone_where_pandera_was_imported(tmp_path: Path, monkey
     made = Made(tmp_path, [{"x": 1, "t": noon, "all": [{"t": noon}]}], X > 0)
     (row,) = made.rows()
     assert (row["t"], row["all"][0]["t"]) == (noon, noon)
-    where = Filter.of([("t", "==", noon)], pa.schema([("t", pa.timestamp("us", "UTC"))]))
+    where = Filter.of([("t", "in", [noon])], pa.schema([("t", pa.timestamp("us", "UTC"))]))
     assert where is not None
     assert "10:00:00" in str(where.expression)
     assert os.environ["PYARROW_IGNORE_TIMEZONE"] == "1"
