@@ -174,7 +174,9 @@ def positive(table):
 """
 
 
-def test_a_check_of_a_module_that_was_sent_judges_after_a_crash_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_check_of_a_module_that_was_sent_judges_after_a_crash_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """A process that writes rows in place of one that died was never shown the workload, and finds what checks import."""
     (tmp_path / "labchecks.py").write_text(SENT.format(path=str(tmp_path / "died")))
     monkeypatch.syspath_prepend(tmp_path)
@@ -187,6 +189,7 @@ def test_a_check_of_a_module_that_was_sent_judges_after_a_crash_too(tmp_path: Pa
 
     done = run(dc.workload(single).options(checks=labchecks.positive), [1, -1], tmp_path / "dataset", modules=["labchecks"], batch_size=2)
     assert (tmp_path / "died").exists()
+    assert "was lost" not in caplog.text
     assert (done.summary().succeeded, done.summary().failed) == (2, 0)
     assert (rows(tmp_path / "dataset"), records(tmp_path / "dataset")) == ([("1", 1)], [("-1", "positive", {"x": -1})])
 

@@ -274,6 +274,21 @@ def spoil(inner, name, data, damage):
         inner.write(name, to_bytes(other))
 
 
+def test_a_checkpoint_says_whether_it_has_a_quarantine():
+    """One without any is as older versions read and write it; one of an older version is passed over, as it may lack some."""
+    empty = fold(entries([["open", Add(batches=(AddBatch(id="a", holds=()),))]]))
+    quarantined = PartRef(name="quarantine/q.parquet", size=1, rows=1)
+    full = fold(entries([["open", Add(batches=(AddBatch(id="a", holds=(), quarantined=(quarantined,)),))]]))
+    numbers = {checkpoint_file.VERSION: to_bytes(empty), checkpoint_file.WITH_QUARANTINE: to_bytes(full)}
+    for number, data in numbers.items():
+        file = pq.ParquetFile(io.BytesIO(data))
+        assert json.loads(file.metadata.metadata[b"dcompute"])["checkpoint"] == number
+        older = io.BytesIO()
+        pq.write_table(file.read().drop_columns(["batch.quarantined", "batch.again"]), older)
+        assert from_bytes(data) is not None
+        assert from_bytes(older.getvalue()) is None
+
+
 def test_storage_that_fails_costs_the_checkpoint_and_not_the_run(store, caplog):
     """A checkpoint that cannot be written is a line in the program's log; the commits count."""
     store.faults = [Fault("create", "log/*.parquet", times=9)]

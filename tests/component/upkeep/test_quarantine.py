@@ -270,6 +270,13 @@ def test_two_release_the_same(full):
     assert results(full) == [("a", -1), ("a", 1), ("b", -2), ("c", -3), ("c", 3), ("c", None)]
 
 
+def test_a_vacuum_that_takes_the_files_of_a_release(full):
+    """Between writing and committing they belong to nobody: the release writes them again, and its rows are in files that are there."""
+    full.faults.append(Fault("create", "log/*", act=lambda: vacuum(full.inner, 0), how="slow"))
+    assert release(full, check="positive").rows == 4
+    assert len(results(full)) == 6
+
+
 def test_a_release_that_is_killed_at_any_step(store):
     """At each one either nothing or all of it counts, and the same line again ends it."""
     for step in itertools.count():
