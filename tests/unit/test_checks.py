@@ -38,7 +38,6 @@ def work(value: int) -> dict[str, int]:
         ({"a": X > 0, "b": positive}, ["a", "b"]),
         (checks_of({"a": X > 0}), ["a"]),
     ],
-    ids=str,
 )
 def test_one_several_or_by_name(given: Any, names: list[str]) -> None:
     """Without a name of its own a check has that of its function, or its text."""
@@ -55,7 +54,6 @@ def test_one_several_or_by_name(given: Any, names: list[str]) -> None:
         ({"a;b": X > 0}, "give it one without a semicolon"),
         ([positive, positive], "two checks are called 'positive'"),
     ],
-    ids=str,
 )
 def test_what_is_no_check_is_refused_where_it_is_declared(given: Any, words: str) -> None:
     """At the decorator, with what it may be."""
