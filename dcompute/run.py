@@ -221,9 +221,9 @@ class Run:
         """What failed at last in the whole dataset: a row a failed item, or grouped; see :meth:`Dataset.failures`."""
         return self.dataset.failures(by, columns=columns, filters=filters)
 
-    def quarantine(self) -> Any:
-        """What did not pass a check in the whole dataset: a row a record."""
-        return self.dataset.quarantine()
+    def quarantine(self, columns: Sequence[str] | None = None, filters: Any = None) -> Any:
+        """What did not pass a check in the whole dataset: a row a record; see :meth:`Dataset.quarantine`."""
+        return self.dataset.quarantine(columns, filters)
 
     def as_completed(self) -> Iterator[Outcome]:
         """The outcome of each item of this run, as it is committed; ends with the run.

@@ -9,6 +9,7 @@ import click
 
 from dcompute.cli import exits
 from dcompute.cli.options import Headed, Names, option
+from dcompute.cli.reading import datasets, opened
 from dcompute.cli.tables import print_json, print_table, rows, to_json
 from dcompute.records import CHECK_NAMES
 
@@ -32,14 +33,14 @@ def quarantine() -> None:
 
 
 @quarantine.command("list", cls=Headed, short_help="What did not pass, and why.", epilog=exits.HELP)
-@click.argument("dataset")
+@datasets
 @_keys
 @_check
 @option("Options", "--at", metavar="ENTRY|TIME", help="As it was: a number of `dcompute history`, or a time.")
 @option("Options", "--limit", type=click.IntRange(min=0), help=f"At most so many rows.  [default: {FIRST}; all with --json]")
 @option("Options", "--columns", type=Names(), help="Show these columns, in this order.")
 @option("Options", "--json", "as_json", is_flag=True, help="Write JSON, an object a line, with all columns and full values.")
-def show(dataset: str, keys: tuple[str, ...], check: str | None, at: str | None, **shown: Any) -> None:
+def show(datasets: tuple[str, ...], keys: tuple[str, ...], check: str | None, at: str | None, **shown: Any) -> None:
     """List the records in the quarantine of DATASET: rows of results, and inputs.
 
     \b
@@ -48,9 +49,7 @@ def show(dataset: str, keys: tuple[str, ...], check: str | None, at: str | None,
       dcompute quarantine list out/flux --check positive --limit 100
       dcompute quarantine list out/flux --json | jq -r .record
     """
-    import dcompute as dc
-
-    frame = dc.open(dataset, at=at).quarantine(filters=[("item_key", "in", list(keys))] if keys else None)
+    frame = opened(datasets, at).quarantine(filters=[("item_key", "in", list(keys))] if keys else None)
     as_json, limit = shown["as_json"], shown["limit"]
     columns = shown["columns"] or (None if as_json else COLUMNS)
     needed = columns if columns is None or check is None else list(dict.fromkeys([*columns, "check"]))
@@ -84,8 +83,8 @@ def release(dataset: str, keys: tuple[str, ...], kind: str | None, check: str | 
       dcompute quarantine release out/flux --key raw/a.csv
       dcompute quarantine release out/flux --check positive --yes
     """
-    opened, chosen = _chosen("Release", dataset, keys, kind, check, whole=whole, yes=yes)
-    _say(opened.release(**chosen), as_json)
+    found, chosen = _chosen("Release", dataset, keys, kind, check, whole=whole, yes=yes)
+    _say(found.release(**chosen), as_json)
 
 
 @quarantine.command("drop", cls=Headed, short_help="Take it out of the quarantine for good.", epilog=exits.HELP)
@@ -104,8 +103,8 @@ def drop(dataset: str, keys: tuple[str, ...], kind: str | None, check: str | Non
       dcompute quarantine drop out/flux --key raw/a.csv
       dcompute quarantine drop out/flux --all --yes
     """
-    opened, chosen = _chosen("Drop", dataset, keys, kind, check, whole=whole, yes=yes)
-    _say(opened.drop_quarantined(**chosen), as_json)
+    found, chosen = _chosen("Drop", dataset, keys, kind, check, whole=whole, yes=yes)
+    _say(found.drop_quarantined(**chosen), as_json)
 
 
 COMMANDS = (quarantine,)
@@ -119,14 +118,14 @@ def _chosen(
 
     if whole is bool(keys or check):
         raise click.UsageError("say which records: --key, --check, or --all")
-    opened = open_one(dataset)
+    found = open_one(dataset)
     if not yes:
         words = [f"of {len(keys):,} item{'s' if len(keys) > 1 else ''}"] if keys else []
         words += [f"that did not pass {check!r}"] if check else []
-        click.confirm(f"{verb} {'all records' if whole else ' '.join(['records', *words])} in the quarantine of {opened.url}?",
+        click.confirm(f"{verb} {'all records' if whole else ' '.join(['records', *words])} in the quarantine of {found.url}?",
                       abort=True, err=True)  # fmt: skip
     named: Any = [(key, kind) for key in keys] if kind is not None else list(keys)
-    return opened, {"keys": named or None, "check": check, "all": whole}
+    return found, {"keys": named or None, "check": check, "all": whole}
 
 
 def _say(done: Any, as_json: bool) -> None:

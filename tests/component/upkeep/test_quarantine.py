@@ -410,6 +410,7 @@ def test_the_list_of_the_command_line(on_disk):
     (row,) = map(json.loads, call("list", on_disk.url, "--key", "b", "--json").splitlines())
     assert (row["item_key"], row["check"], json.loads(row["record"])) == ("b", "positive", {"n": -2})
     assert "the first 1 rows" in call("list", on_disk.url, "--limit", "1")
+    assert call("list", on_disk.url, on_disk.url).count("\nb ") == 1  # several are one
     assert call("list", on_disk.url, "--columns", "reason", "--check", "small").splitlines()[0] == "reason"
 
 
