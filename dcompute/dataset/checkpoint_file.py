@@ -133,6 +133,7 @@ def _about(state: State) -> dict[str, Any]:
         "renames": state.renames.steps,
         "hidden_at": state.hidden_at,
         "vacuumed": state.vacuumed,
+        "released_at": state.released_at,
         "succeeded": state.tally.succeeded if state.tally is not None and state.tally.number == state.number else None,
         "settled": _ranges(state.settled),
         "closed": _ranges(state.closed),
@@ -145,7 +146,7 @@ def _state(about: Mapping[str, Any], tables: Mapping[str, pa.Table]) -> State:
     state.number, state.entry_id, state.at = about["number"], about["entry"], about["at"]
     state.epoch, state.workload, state.schema = about["epoch"], about["workload"], about["schema"]
     state.renames = Renames(tuple((at, tuple((old, new) for old, new in columns)) for at, columns in about.get("renames", ())))
-    state.hidden_at, state.vacuumed = about["hidden_at"], about["vacuumed"]
+    state.hidden_at, state.vacuumed, state.released_at = about["hidden_at"], about["vacuumed"], about["released_at"]
     state.opened = {driver.epoch: driver for driver in (Open(**row) for row in tables["driver"].to_pylist())}
     state.driver = state.opened.get(state.epoch)
     state.run_info, state.outcome = _run_info(about["run"]), about.get("outcome", "")

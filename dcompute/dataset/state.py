@@ -74,6 +74,7 @@ class State:
         self.tally: Tally | None = Tally()  #: of the outcomes, as of some entry; None: too much failed, or was never counted
         self.later_hides: list[tuple[int, tuple[ItemKey, ...]]] = []  #: positions and keys of the hides after that entry
         self.ended: dict[str, tuple[tuple[int, int], ...]] = {}  #: rows of quarantine parts that were released or dropped, as ranges
+        self.released_at = 0  #: position of the newest release; 0: nothing was ever released
         self.admitted: dict[ItemKey, str] = {}  #: fingerprints of inputs that were released: they are executed unchecked
         self._final: dict[ItemKey, int] = {}
         self._final_from = 0
@@ -195,7 +196,7 @@ class State:
             case Replace():
                 self._replace(action)
             case Release():
-                self._release(action)
+                self._release(action, position)
             case Drop():
                 self._leave(action.records)
             case Vacuum():
@@ -250,9 +251,10 @@ class State:
         position = ((action.read_at + 1) << POSITION_BITS) - 1
         self.compacted.extend(CountedPart(position, part.name, part.size, part.rows) for part in action.by)
 
-    def _release(self, action: Release) -> None:
+    def _release(self, action: Release, at: int) -> None:
         if not self._leave(action.records):
             return
+        self.released_at = at
         # hides that the release had not read must still hit its rows
         position = ((action.read_at + 1) << POSITION_BITS) - 1
         self.compacted.extend(CountedPart(position, part.name, part.size, part.rows) for part in action.by)

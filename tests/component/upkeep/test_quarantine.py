@@ -8,9 +8,11 @@ import threading
 import time
 import uuid
 
+import dask
 import pytest
 from click.testing import CliRunner
 
+import dcompute as dc
 from dcompute.cli.main import dcompute
 from dcompute.dataset.archive import copy
 from dcompute.dataset.compaction import compact
@@ -382,6 +384,20 @@ def test_readers_beside_release_and_vacuum(full):
     stop.set()
     reader.join()
     assert set(seen) == {7}
+
+
+def test_a_report_in_portions_sees_released_rows(tmp_path):
+    """A release makes it fall behind, and its rows are in the next version."""
+    store = Store.at(tmp_path / "dataset")
+    driver = Checking(store)
+    driver.add_checked({"a": [{"n": 1}, {"n": -1}]})
+    driver.close()
+    report = dc.Report("rows", store.url, lambda raw: raw, mergeable="partition")
+    with dask.config.set(scheduler="sync"):
+        assert report.run().rows == 1
+        release(store, ["a"])
+        assert report.status().commits == 1
+        assert report.run().rows == 2
 
 
 # ------------------------------------------------------------------------------------------------------------------- commands
