@@ -6,6 +6,7 @@ The way of the data, and the modules in its order::
 
     errors, records, config                    the words that every stage shares
     workload, resources, retry, code           what to do: no cluster, no clock
+    checks                                     what must be true of rows and of inputs
     keys, inputs, upstream, index, plan, cost  what to do it to, what is left to do, and what it costs
     window                                     the state machine: events in, instructions out, time is an argument
     graph, cluster, intake, ledger, driver     what speaks to the scheduler and carries the instructions out

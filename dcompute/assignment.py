@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dcompute.checks.forms import checks_of
+from dcompute.checks.travel import RunChecks, packed
 from dcompute.cluster import Connection, Place, connect, existing_client, leave_slot, place_of
 from dcompute.code import pack, zip_module
 from dcompute.config import settings
@@ -117,6 +119,7 @@ class Assignment:
         seed: int,
         name: str | None,
         client: Any,
+        input_checks: Any = None,
     ) -> Assignment:
         """Check and gather it all.
 
@@ -135,7 +138,7 @@ class Assignment:
         work = Workload.of(workload)
         source = Inputs.of(_as_rows(inputs), key=key)
         store = Store.named(dataset)
-        spec = _spec(work, source, store, params=params, modules=modules, seed=seed, name=name)
+        spec = _spec(work, source, store, params=params, modules=modules, seed=seed, name=name, input_checks=input_checks)
         state = Writer.check(store, spec.workload, options.takeover)
         if not (work.renames and state.unsettled):  # else the columns in question may be in what is adopted first
             due_before(store, state, work.renames, schema=spec.schema)
@@ -228,7 +231,15 @@ def _modules(modules: Any) -> tuple[Any, ...]:
 
 
 def _spec(
-    work: Workload, source: Inputs, store: Store, *, params: Mapping[str, Any] | None, modules: Sequence[Any], seed: int, name: str | None
+    work: Workload,
+    source: Inputs,
+    store: Store,
+    *,
+    params: Mapping[str, Any] | None,
+    modules: Sequence[Any],
+    seed: int,
+    name: str | None,
+    input_checks: Any,
 ) -> RunSpec:
     if source.keywords:
         work.check_call(params or {}, source.names)
@@ -259,6 +270,7 @@ def _spec(
         idempotent=work.idempotent,
         seed=seed,
         schema=to_text(declared(work.schema)) if work.schema is not None else None,
+        checks=packed(RunChecks(work.checks, work.requirements.on_invalid == "refuse", checks_of(input_checks, "input_checks"))),
         metrics=settings().metrics,
         sources=source.sources,
         storage_options=tuple(store.storage_options.items()),

@@ -268,6 +268,7 @@ class Driver(threading.Thread):
             once=not assignment.workload.idempotent,
             landed=self._on_landed,
             dataset=self._writer.dataset,
+            admitted=self._writer.state.admitted,
         )
         self._window = w.Window(assignment.window_config(), retry=assignment.workload.retry_policy(), rng=random.Random(self.run_id))  # noqa: S311
         self._standing.watch(self._window, self._flights)

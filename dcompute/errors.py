@@ -22,6 +22,8 @@
     │   ├── DatasetCorruptError              a file of it cannot be read as what it should be
     │   └── ChangedError                     inputs, params or version changed and on_change="error"
     ├── SchemaError (TypeError)              two column types that cannot meet, or a reserved column
+    ├── CheckFailed (ValueError)             a row or an input does not pass a check: how its item failed
+    ├── CheckError (RuntimeError)            a check raised, or did not say of each row whether it passes: how the item failed
     ├── ItemError                            an item failed at last and errors="raise"
     ├── TooManyFailures                      max_failures was reached
     ├── RunCancelled                         the run was cancelled
@@ -154,6 +156,22 @@ class SchemaError(DcomputeError, TypeError):
         self.column = column
         self.types = types
         self.value = value
+
+
+class CheckFailed(DcomputeError, ValueError):  # noqa: N818  beside CheckError: here the row is at fault, there the check
+    """A row or an input does not pass a check."""
+
+    def __init__(self, message: str | None = None, *, check: str = "") -> None:
+        super().__init__(message)
+        self.check = check
+
+
+class CheckError(DcomputeError, RuntimeError):
+    """A check raised, or did not say of each row whether it passes."""
+
+    def __init__(self, message: str | None = None, *, check: str = "") -> None:
+        super().__init__(message)
+        self.check = check
 
 
 class ItemError(DcomputeError):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dcompute.graph import Packed, Placement, batch_task, pack_values, rewrite_task
 from dcompute.packed import Fingerprints, Keys, Numbers
-from dcompute.records import BatchSpec, Receipt, RunSpec, batch_id, split_batch_id
+from dcompute.records import BatchSpec, Item, ItemKey, Receipt, RunSpec, batch_id, split_batch_id
 from dcompute.window import Ended, Lost, SetupFailed, Started
 
 if TYPE_CHECKING:
@@ -55,6 +55,8 @@ class Flights:
         Called on Dask's threads, with number and send, when a task has ended.
     dataset
         Id of the dataset, without which workers write to whatever is in its place.
+    admitted
+        Fingerprints of inputs that were released from the quarantine; more may come.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Flights:
         once: bool,
         landed: Callable[[int, int], None],
         dataset: str = "",
+        admitted: Mapping[ItemKey, str] | None = None,
     ) -> None:
         self._connection = connection
         self._spec = spec
@@ -75,6 +78,7 @@ class Flights:
         self._once = once
         self._dataset = dataset
         self._landed = landed
+        self._admitted = {} if admitted is None else admitted
         self._flights: dict[int, dict[int, Flight]] = {}  # by batch and send: a twin is beside the first
         self._told_short: set[str] = set()  #: why batches were cut short
         self._begun: dict[int, dict[str, None]] = {}  # by batch: executions of whose end nothing was heard, those of lost workers too
@@ -251,7 +255,13 @@ class Flights:
             exclude=send.exclude,
             once=self._once,
             dataset=self._dataset,
+            unchecked=self._released(items),
         )
+
+    def _released(self, items: Sequence[Item]) -> tuple[int, ...]:
+        """Indexes of the items whose inputs were released from the quarantine as they are now."""
+        admitted = self._admitted if self._spec.checks else {}
+        return tuple(index for index, item in enumerate(items) if admitted.get(item.key) == item.fingerprint) if admitted else ()
 
 
 def _last_worker(flight: Flight) -> str | None:

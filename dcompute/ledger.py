@@ -53,6 +53,7 @@ class Ledger:
         self.adopted = 0  #: batches of earlier drivers' workers that this run added
         self.rows = 0  #: of results that this run added
         self.dropped = 0  #: items that this run hid because they are no input any more
+        self.quarantined = 0  #: records that did not pass a check
         self.requests = 0  #: to an object store, as receipts tell of workers
         self._writer = writer
         self._claims = Claims(writer.store)
@@ -139,7 +140,7 @@ class Ledger:
     def settle(self, settled: Settled) -> None:
         """Take a settled batch into the next commit; its schema must fit."""
         receipt = settled.receipt
-        if receipt.rows:
+        if receipt.rows or receipt.quarantined:
             self.schema = join(self.schema, receipt.schema)
         keys = [attempt.item.key for attempt in settled.tries]
         self._hide(settled)
@@ -158,9 +159,12 @@ class Ledger:
                 seconds=receipt.seconds,
                 slot_seconds=receipt.slot_seconds,
                 stands_for=receipt.stands_for,
+                quarantined=receipt.quarantined,
+                again=tuple(keys[index] for index in sorted(_retried(settled))) if receipt.quarantined else (),
             )
         )
         self.rows += receipt.rows
+        self.quarantined += sum(part.rows for part in receipt.quarantined)
         self.requests += receipt.requests
 
     def make_room(self, settled: Settled) -> None:

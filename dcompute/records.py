@@ -32,6 +32,9 @@ OWN_KINDS = frozenset({Kind.TRANSIENT, Kind.RECOVERABLE, Kind.PERMANENT, Kind.TI
 #: Kinds that stay as they are when the same line is run again, where the log calls the failure final.
 STAYING_KINDS = frozenset({Kind.PERMANENT, Kind.TIMEOUT, Kind.MEMORY, Kind.CRASH})
 
+#: Between the names of checks that one record does not pass.
+CHECK_NAMES = "; "
+
 SUCCEEDED = "succeeded"
 FAILED = "failed"
 
@@ -81,7 +84,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartRef:
-    """A results part that a mark names."""
+    """A part of results or of the quarantine that a mark names."""
 
     name: str  #: relative to the dataset, ``results/...parquet``
     size: int  #: bytes
@@ -97,7 +100,8 @@ class Receipt:
     holds: tuple[tuple[int, int], ...]  #: half-open ranges of the item indexes it holds; all of them unless it was cut short
     failures: tuple[Failure, ...] = ()
     results: tuple[PartRef, ...] = ()
-    schema: str | None = None  #: the results' schema (``dataset.schema.to_text``), None where no row was written
+    quarantined: tuple[PartRef, ...] = ()  #: parts with records that did not pass a check
+    schema: str | None = None  #: the results' schema (``dataset.schema.to_text``), quarantined rows' too; None where no row was written
     joins: bool = True  #: False: its schema could not be brought together with the one its batch was sent with
     stands_for: str | None = None  #: batch id of a written batch that this one rewrites
     rows: int = 0  #: rows in all results parts
@@ -126,7 +130,8 @@ class Receipt:
         known = {name: data[name] for name in cls.__dataclass_fields__ if name in data}
         known["holds"] = tuple((int(start), int(stop)) for start, stop in data["holds"])
         known["failures"] = _open_failures(data.get("failures") or "")
-        known["results"] = tuple(PartRef(**_known(PartRef, part)) for part in data.get("results", ()))
+        for parts in ("results", "quarantined"):
+            known[parts] = tuple(PartRef(**_known(PartRef, part)) for part in data.get(parts, ()))
         return cls(**known)
 
 
@@ -173,6 +178,7 @@ class RunSpec:
     idempotent: bool = True  #: False: an item whose call began is never executed again by itself
     seed: int = 0
     schema: str | None = None  #: declared schema as text; None: it grows
+    checks: bytes = field(default=b"", repr=False)  #: ``checks.travel.packed``; opened in the child only
     metrics: str = "full"  #: or "basic", "off"
     sources: tuple[tuple[str, int], ...] = ()  #: datasets that the inputs are read from, each with the last entry that counts
     storage_options: tuple[tuple[str, Any], ...] = field(default=(), repr=False)  #: never logged, never written
@@ -194,6 +200,7 @@ class BatchSpec:
     exclude: tuple[int, ...] = ()  #: indexes not to execute (they have an outcome already)
     once: bool = False  #: a second execution of it must not begin, whatever became of the first
     dataset: str = ""  #: id of the dataset that it is for; "": whatever is there
+    unchecked: tuple[int, ...] = ()  #: indexes whose inputs were released from the quarantine: they are executed as they are
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -227,6 +234,6 @@ ATTEMPT_COLUMNS = (
     "item_key", "key_kind", "attempt", "fingerprint", "params_digest", "code_digest", "version",
     "outcome", "kind", "error", "message", "traceback", "exit_code", "signal", "stdout", "stderr",
     "started", "duration", "cpu_user", "cpu_system", "peak_memory", "bytes_read", "bytes_written", "io_wait",
-    "measured", "memory_measured", "bottleneck", "metrics", "leftovers", "rows",
+    "measured", "memory_measured", "bottleneck", "metrics", "leftovers", "rows", "quarantined",
     "host", "worker", "pid", "batch", "run", "workload", "seed",
 )  # fmt: skip

@@ -21,6 +21,7 @@ from dcompute.errors import UsageError, WorkloadError
 from dcompute.records import Request
 
 if TYPE_CHECKING:
+    from dcompute.checks.forms import Check
     from dcompute.retry import Retry
 
 CPU, GPU, MEMORY = "CPU", "GPU", "MEMORY"
@@ -288,6 +289,8 @@ class Requirements:
     version: str | None = None  #: a change of it redoes finished items; "code": the code's own digest
     schema: Any = None  #: of the results; None: it grows
     renames: tuple[tuple[str, str], ...] = ()  #: old and new names of columns that earlier results have
+    checks: tuple[Check, ...] = ()  #: of the rows of the results
+    on_invalid: str = "keep"  #: or "refuse": what becomes of an item with a row that does not pass
     initializer: Callable[..., Any] | None = None  #: called once a child; its value is the keyword ``state``
     group: int | None = None  #: the function takes a list of up to so many values
     idempotent: bool = True  #: False: an item is executed at most once
@@ -391,6 +394,18 @@ def _retries(value: Any) -> Any:
     return value
 
 
+def _checks(value: Any) -> tuple[Check, ...]:
+    from dcompute.checks.forms import checks_of
+
+    return checks_of(value)
+
+
+def _on_invalid(value: Any) -> str:
+    if value not in ("keep", "refuse"):
+        raise WorkloadError(f'on_invalid={value!r}: it is "keep" (the other rows of the item) or "refuse" (the item fails)')
+    return str(value)
+
+
 def _isolation(value: Any) -> str:
     if value not in ("process", "thread"):
         raise WorkloadError(f'isolation={value!r}: it is "process" or "thread"')
@@ -434,6 +449,8 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "retries": _retries,
     "priority": _whole("priority", None),
     "isolation": _isolation,
+    "checks": _checks,
+    "on_invalid": _on_invalid,
     "version": _version,
     "renames": _renames,
     "initializer": _initializer,

@@ -44,6 +44,7 @@ def map(
     modules: Sequence[Any] = (),
     seed: int = 0,
     name: str | None = None,
+    input_checks: Any = None,
 ) -> Run:
     """A run that executes ``workload`` for every input and commits the outcomes to ``dataset``; returns at once.
 
@@ -85,6 +86,9 @@ def map(
     name
         What the dataset calls the workload; its own name where None. Lambdas have none: where one was changed, or is another one than
         the dataset's, that is an error unless a name is given.
+    input_checks
+        What must be true of each input, as ``checks=`` of a workload: expressions of the columns of a grid or table, of ``value`` where
+        inputs are plain values; functions of the value itself. An input that does not pass goes to the quarantine, and its item fails.
 
     Raises
     ------
@@ -98,7 +102,7 @@ def map(
     given = {
         "params": params, "client": client, "key": key, "batch_size": batch_size, "errors": errors, "max_failures": max_failures,
         "retry_failed": retry_failed, "on_change": on_change, "on_gone": on_gone, "takeover": takeover, "modules": modules,
-        "seed": seed, "name": name,
+        "seed": seed, "name": name, "input_checks": input_checks,
     }  # fmt: skip
     assignment = _assignment(workload, inputs, dataset, given)
     # storage that cannot be written, or trusted with a commit, is told here and not by wait()
@@ -217,6 +221,10 @@ class Run:
         """What failed at last in the whole dataset: a row a failed item, or grouped; see :meth:`Dataset.failures`."""
         return self.dataset.failures(by, columns=columns, filters=filters)
 
+    def quarantine(self, columns: Sequence[str] | None = None, filters: Any = None) -> Any:
+        """What did not pass a check in the whole dataset: a row a record; see :meth:`Dataset.quarantine`."""
+        return self.dataset.quarantine(columns, filters)
+
     def as_completed(self) -> Iterator[Outcome]:
         """The outcome of each item of this run, as it is committed; ends with the run.
 
@@ -278,7 +286,7 @@ def _assignment(workload: Any, inputs: Any, dataset: Any, given: Mapping[str, An
     if unknown:
         raise UsageError(f"{sorted(unknown)[0]}= is no option of dc.map")
     chosen = Options(**{name: value for name, value in given.items() if name in Options.__dataclass_fields__})
-    about: dict[str, Any] = {"params": None, "key": None, "modules": (), "seed": 0, "name": None, "client": None}
+    about: dict[str, Any] = {"params": None, "key": None, "modules": (), "seed": 0, "name": None, "client": None, "input_checks": None}
     about |= {name: value for name, value in given.items() if name in about}
     return Assignment.of(workload, inputs, dataset, options=chosen, **about)
 

@@ -113,6 +113,7 @@ class Standing:
             dropped=self.ledger.dropped if self.ledger is not None else 0,
             adopted=self.ledger.adopted if self.ledger is not None else 0,
             rows=self.ledger.rows if self.ledger is not None else 0,
+            quarantined=self.ledger.quarantined if self.ledger is not None else 0,
             requests=self._requests if self._requests is not None else self._requests_so_far(),
             seconds=self._seconds if self._seconds is not None else time.monotonic() - self._began,
             left=self._left(),

@@ -28,6 +28,7 @@ class Summary:
     dropped: int = 0  #: of them: hidden in this run
     adopted: int = 0  #: batches that an earlier driver's workers wrote, and nobody had committed
     rows: int = 0  #: rows of results added in this run
+    quarantined: int = 0  #: rows and inputs that did not pass a check in this run
     seconds: float = 0.0
     requests: int = 0  #: to an object store, by driver and workers; 0 for a dataset on a disk
     left: int = 0  #: items met without a final outcome, in a run that ended early
@@ -50,10 +51,7 @@ class Summary:
         lines = [f"{self.workload} -> {self.dataset}: {self._headline()}"]
         if self.failed:
             lines.append(f"  {self.failed:,} failed: {_by_kind(self.failed_by_kind)}; see failures()")
-        if self.skipped_failed:
-            count = sum(self.skipped_failed.values())
-            stay = counted(count, "failed before and stays so", "failed before and stay so")
-            lines.append(f"  {stay}: {_by_kind(self.skipped_failed)}; retry_failed=True runs {'it' if count == 1 else 'them'} again")
+        lines += self._refused()
         if self.kept_changed:
             older = "made by an older form of the function and"
             made = counted(
@@ -89,6 +87,17 @@ class Summary:
             )
         if self.doubled:
             lines.append(f"{counted(self.doubled, 'input was', 'inputs were')} given more than once and counted once")
+        return lines
+
+    def _refused(self) -> list[str]:
+        lines = []
+        if self.quarantined:
+            did = counted(self.quarantined, "record did not pass a check and is", "records did not pass a check and are")
+            lines.append(f"  {did} in the quarantine; see quarantine()")
+        if self.skipped_failed:
+            count = sum(self.skipped_failed.values())
+            stay = counted(count, "failed before and stays so", "failed before and stay so")
+            lines.append(f"  {stay}: {_by_kind(self.skipped_failed)}; retry_failed=True runs {'it' if count == 1 else 'them'} again")
         return lines
 
     def _headline(self) -> str:

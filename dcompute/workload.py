@@ -16,6 +16,7 @@ from dcompute.records import Request
 from dcompute.resources import Requirements, format_bytes
 
 if TYPE_CHECKING:
+    from dcompute.checks.forms import Check
     from dcompute.retry import Retry
 
 #: Keyword under which a function gets the value of its initializer.
@@ -34,6 +35,7 @@ class Workload:
         _check_function(function, self.requirements)
         _check_schema(self.requirements.schema)
         _check_renames(self.requirements.renames)
+        _check_checks(self.requirements)
         functools.update_wrapper(self, function, updated=())
 
     @classmethod
@@ -123,6 +125,11 @@ class Workload:
     def renames(self) -> tuple[tuple[str, str], ...]:
         """Columns of earlier results that have other names from now on: old and new ones."""
         return self.requirements.renames
+
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        """What must be true of each row of the results."""
+        return self.requirements.checks
 
     @property
     def initializer(self) -> Callable[..., Any] | None:
@@ -239,6 +246,8 @@ def workload(
     version: str | None = None,
     schema: Any = None,
     renames: Mapping[str, str] | None = None,
+    checks: Any = None,
+    on_invalid: Literal["keep", "refuse"] = "keep",
     initializer: Callable[..., Any] | None = None,
     group: int | None = None,
     idempotent: bool = True,
@@ -274,6 +283,12 @@ def workload(function: Callable[..., Any] | None = None, /, **requirements: Any)
     renames
         Columns of earlier results that this one returns under other names: old names and new ones. They have the new names from the run
         on; of a renaming that was done before nothing is done.
+    checks
+        What must be true of each row that it returns: expressions such as ``pyarrow.compute.field("x") > 0``, functions of an Arrow table
+        that give true or false for each row, or a ``DataFrameSchema`` of pandera; one, a list, or a mapping from names. Null is not true.
+        A row that does not pass goes to the quarantine.
+    on_invalid
+        ``"keep"``: the other rows of the item count. ``"refuse"``: the item fails.
     initializer
         Called once a child process; its value arrives as the keyword ``state``.
     group
@@ -336,6 +351,16 @@ def _check_renames(renames: tuple[tuple[str, str], ...]) -> None:
         from dcompute.dataset.renames import pairs_of
 
         pairs_of(dict(renames))
+
+
+def _check_checks(requirements: Requirements) -> None:
+    """An expression that asks for what a declared schema has not can never be true."""
+    if requirements.schema is None or not requirements.checks:
+        return
+    from dcompute.checks.judging import refuse_unknown
+    from dcompute.dataset.schema import declared
+
+    refuse_unknown(requirements.checks, declared(requirements.schema))
 
 
 def _name_of(function: Any) -> str:

@@ -10,7 +10,7 @@ import click
 
 import dcompute as package
 from dcompute import ending
-from dcompute.cli import exits, history, options, plan, report, run, show, upkeep
+from dcompute.cli import exits, history, options, plan, quarantine, report, run, show, upkeep
 from dcompute.errors import DcomputeError, InternalError, ItemError
 
 
@@ -79,7 +79,7 @@ def dcompute(debug: bool) -> None:
 
 
 dcompute.add_command(run.run)
-for command in (plan.COMMAND, *show.COMMANDS, *history.COMMANDS, *upkeep.COMMANDS, *report.COMMANDS):
+for command in (plan.COMMAND, *show.COMMANDS, *quarantine.COMMANDS, *history.COMMANDS, *upkeep.COMMANDS, *report.COMMANDS):
     dcompute.add_command(command)
 
 

@@ -29,6 +29,7 @@ _ARGUMENT = re.compile(
 #: What a program says, and a person at the command line.
 _TYPED = {
     "see failures()": "see `dcompute failures`",
+    "see quarantine()": "see `dcompute quarantine list`",
     "failures() says": "`dcompute failures DATASET` says",
     "see history()": "see `dcompute history`",
     "which params has": "which --set gives it",

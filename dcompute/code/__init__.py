@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
+from dcompute.checks.forms import is_expression, is_pandera
 from dcompute.code.digest import code_digest, stable_text
 from dcompute.code.params import giver
 from dcompute.code.shipping import ShippedModule, zip_module
@@ -124,7 +125,26 @@ def pack(workload: Workload, params: Mapping[str, Any], *, keywords: bool = Fals
         "keywords": keywords,
         "group": workload.group,
     }
-    return Travelling(_pickled(content, workload.name), code_digest(workload.function, workload.initializer), params_digest(params))
+    return Travelling(_pickled(content, workload.name), _digest_of(workload), params_digest(params))
+
+
+def _digest_of(workload: Workload) -> str:
+    """That of its code; other checks would have let other rows pass."""
+    digest, needs = code_digest(workload.function, workload.initializer), workload.requirements
+    if not needs.checks:
+        return digest
+    texts = [digest, needs.on_invalid, *(f"{check.name}={_check_text(check.given)}" for check in needs.checks)]
+    return blake2b("\n".join(texts).encode("utf-8", "backslashreplace"), digest_size=_DIGEST_BYTES).hexdigest()
+
+
+def _check_text(given: Any) -> str:
+    if is_expression(given):
+        return str(given)
+    if is_pandera(given):
+        from dcompute.checks.panderas import text_of
+
+        return text_of(given)
+    return stable_text(given)
 
 
 def load(data: bytes) -> Loaded:

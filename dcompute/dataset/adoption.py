@@ -180,11 +180,12 @@ def _batch(mark: Mark, outcomes: _Outcomes, is_final: IsFinal) -> tuple[AddBatch
     counting = [key for key in mark.newest if not outcomes.settles(key, mark.epoch)]
     failed = {key: (kind, attempt) for key in counting for attempt, outcome, kind in [mark.newest[key]] if outcome != SUCCEEDED}
     receipt = mark.receipt
+    final = tuple(key for key, (kind, attempt) in failed.items() if is_final(kind, attempt))
     batch = AddBatch(
         id=receipt.batch,
         holds=receipt.holds,
         left_out=tuple(key for key in mark.newest if outcomes.settles(key, mark.epoch)),
-        final=tuple(key for key, (kind, attempt) in failed.items() if is_final(kind, attempt)),
+        final=final,
         results=receipt.results,
         succeeded=len(counting) - len(failed),
         failed=tuple(sorted(Counter(kind for kind, _ in failed.values()).items())),
@@ -192,6 +193,8 @@ def _batch(mark: Mark, outcomes: _Outcomes, is_final: IsFinal) -> tuple[AddBatch
         seconds=receipt.seconds,
         slot_seconds=receipt.slot_seconds,
         stands_for=receipt.stands_for,
+        quarantined=receipt.quarantined,
+        again=tuple(failed.keys() - set(final)) if receipt.quarantined else (),
     )
     return batch, counting
 

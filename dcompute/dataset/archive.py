@@ -60,7 +60,7 @@ def copy(store: Store, target: Store, at: int | None = None) -> Copied:
         raise UsageError(f"there is a dataset at {target.url} already: copy to a place where there is none")
     sizes = _parts(state)
     if has_files(state):
-        for files in named(store, [part.name for part in state.counted_parts()]):
+        for files in named(store, [part.name for part in (*state.counted_parts(), *state.quarantine_parts())]):
             sizes.update(files)
     present = {*target.names(RESULTS), *target.names(ATTEMPTS), *(listed(target) if has_files(state) else ())}
     missing = [name for name in sizes if name not in present]
@@ -78,7 +78,8 @@ def copy(store: Store, target: Store, at: int | None = None) -> Copied:
 def _parts(state: State) -> dict[str, int | None]:
     """The parts that count and their sizes, where the log has them."""
     marks: dict[str, int | None] = {counted.mark: None for counted in state.batches}
-    return {part.name: part.size for part in state.counted_parts()} | marks
+    quarantine = {part.name: part.size for part in state.quarantine_parts()}
+    return {part.name: part.size for part in state.counted_parts()} | quarantine | marks
 
 
 class _Carrier:

@@ -81,6 +81,15 @@ class Batches(Sequence[CountedBatch]):
             yield from results_of(held.sealed)
         yield from ((counted.position, counted.batch.left_out, counted.batch.results) for counted in held.later)
 
+    def quarantined(self) -> Iterator[CountedBatch]:
+        """Those with records in the quarantine."""
+        held = self._held
+        if held.sealed is not None:
+            from dcompute.dataset.columns import opened_batches, with_quarantine
+
+            yield from opened_batches(with_quarantine(held.sealed))
+        yield from (counted for counted in held.later if counted.batch.quarantined)
+
     def columns(self) -> pa.Table:
         """All of them as columns of ``columns.BATCHES_SCHEMA``."""
         if self._columns is None or self._columns[0] != len(self):

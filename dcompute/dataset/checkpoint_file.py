@@ -24,9 +24,9 @@ from dcompute.dataset.state import CountedPart, State
 from dcompute.dataset.tally import LastFailure, Tally
 from dcompute.records import ItemKey
 
-#: The version of the format; a checkpoint of any other is not used. The second one is for columns that were renamed, the third for
-#: rows that name files: versions that know nothing of these must find in the log that they do not.
-VERSION, WITH_RENAMES, WITH_FILES = 1, 2, 3
+#: The version of the format; a checkpoint of any other is not used. Later ones are for what older versions of dcompute would not keep, and
+#: must find in the log that they do not know: columns that were renamed; rows that name files, and records in a quarantine.
+VERSION, WITH_RENAMES, WITH_MORE = 1, 2, 3
 
 _DRIVERS = pa.schema([(field.name, {"int": pa.int64(), "float": pa.float64()}.get(str(field.type), pa.string())) for field in fields(Open)])
 _SENT = pa.schema([("text", pa.string()), ("kind", pa.string()), ("batch", pa.string())])
@@ -52,10 +52,13 @@ _TABLES: dict[str, pa.Schema] = {
     "replaced": _NAMES,
     "compacted": _PARTS,
     "failed": _FAILED,
+    "ended": pa.schema([("name", pa.string()), ("ranges", BATCHES_SCHEMA.field("holds").type)]),
+    "admitted": pa.schema([("text", pa.string()), ("kind", pa.string()), ("fingerprint", pa.string())]),
     "gone": pa.schema([("text", pa.string()), ("kind", pa.string())]),
 }
 _SCHEMA = pa.schema([pa.field(f"{table}.{field.name}", field.type) for table, schema in _TABLES.items() for field in schema])
 _ABOUT = b"dcompute"
+_MARK = "batch.quarantined"
 _GROUP_ROWS = 1 << 19
 
 
@@ -82,15 +85,18 @@ def from_bytes(data: bytes) -> State | None:
     """The state of a checkpoint's content; None where its version is another one. It raises what Arrow and JSON raise for any damage."""
     file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
     about = json.loads(file.metadata.metadata[_ABOUT])
-    if about["checkpoint"] not in (VERSION, WITH_RENAMES, WITH_FILES):
+    if about["checkpoint"] not in (VERSION, WITH_RENAMES, WITH_MORE):
+        return None
+    if _MARK not in file.schema_arrow.names:
+        # of a dcompute that knows no quarantine: what there is of one is in the log
         return None
     tables = {name: _table(file, name, *about["groups"][name]) for name in _TABLES}
     return _state(about, tables)
 
 
 def _version(state: State) -> int:
-    if names_files(state.schema):
-        return WITH_FILES
+    if names_files(state.schema) or state.ended or state.admitted or any(state.quarantine_parts()):
+        return WITH_MORE
     return WITH_RENAMES if state.renames else VERSION
 
 
@@ -109,6 +115,8 @@ def _tables(state: State) -> dict[str, pa.Table]:
         "replaced": pa.table([state.replaced.array()], _NAMES),
         "compacted": _of_rows(parts, _PARTS),
         "failed": _of_rows([(*key, *failure) for key, failure in tally.failed.items()], _FAILED),
+        "ended": _of_rows(list(state.ended.items()), _TABLES["ended"]),
+        "admitted": _of_rows([(*key, fingerprint) for key, fingerprint in state.admitted.items()], _TABLES["admitted"]),
         "gone": _of_rows([tuple(key) for key in tally.gone], _TABLES["gone"]),
     }
 
@@ -125,6 +133,7 @@ def _about(state: State) -> dict[str, Any]:
         "renames": state.renames.steps,
         "hidden_at": state.hidden_at,
         "vacuumed": state.vacuumed,
+        "released_at": state.released_at,
         "succeeded": state.tally.succeeded if state.tally is not None and state.tally.number == state.number else None,
         "settled": _ranges(state.settled),
         "closed": _ranges(state.closed),
@@ -137,7 +146,7 @@ def _state(about: Mapping[str, Any], tables: Mapping[str, pa.Table]) -> State:
     state.number, state.entry_id, state.at = about["number"], about["entry"], about["at"]
     state.epoch, state.workload, state.schema = about["epoch"], about["workload"], about["schema"]
     state.renames = Renames(tuple((at, tuple((old, new) for old, new in columns)) for at, columns in about.get("renames", ())))
-    state.hidden_at, state.vacuumed = about["hidden_at"], about["vacuumed"]
+    state.hidden_at, state.vacuumed, state.released_at = about["hidden_at"], about["vacuumed"], about["released_at"]
     state.opened = {driver.epoch: driver for driver in (Open(**row) for row in tables["driver"].to_pylist())}
     state.driver = state.opened.get(state.epoch)
     state.run_info, state.outcome = _run_info(about["run"]), about.get("outcome", "")
@@ -148,6 +157,8 @@ def _state(about: Mapping[str, Any], tables: Mapping[str, pa.Table]) -> State:
     state.sent_batches = {row["batch"]: _keys(row["keys"]) for row in tables["sent_batch"].to_pylist()}
     state.replaced = Names(tables["replaced"].column("name"))
     state.compacted = [_part(row) for row in tables["compacted"].to_pylist()]
+    state.ended = {row["name"]: tuple((one["start"], one["stop"]) for one in row["ranges"]) for row in tables["ended"].to_pylist()}
+    state.admitted = {ItemKey(row["text"], row["kind"]): row["fingerprint"] for row in tables["admitted"].to_pylist()}
     state.added = Names(batch_ids(tables["batch"]))
     state.tally = _tally(about, tables)
     return state

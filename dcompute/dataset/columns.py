@@ -34,6 +34,8 @@ BATCHES_SCHEMA = pa.schema(
         ("seconds", pa.float64()),
         ("slot_seconds", pa.float64()),
         ("stands_for", pa.string()),
+        ("quarantined", pa.list_(pa.struct([("name", pa.string()), ("size", pa.int64()), ("rows", pa.int64())]))),
+        ("again", _KEYS),
     ]
 )
 
@@ -57,6 +59,11 @@ def opened_batches(columns: pa.Table) -> list[CountedBatch]:
 def results_of(columns: pa.Table) -> Iterator[tuple[int, tuple[ItemKey, ...], tuple[PartRef, ...]]]:
     """Of each batch its position, the keys left out, and its results parts."""
     return zip(*(_opened(columns.column(name), _MAKE.get(name)) for name in ("position", "left_out", "results")), strict=True)
+
+
+def with_quarantine(columns: pa.Table) -> pa.Table:
+    """The batches with records in the quarantine."""
+    return columns.filter(pc.greater(pc.list_value_length(columns.column("quarantined")), 0))
 
 
 def batch_ids(columns: pa.Table) -> pa.ChunkedArray:
@@ -96,7 +103,15 @@ def _pair(first: Any, second: Any) -> tuple[Any, Any]:
     return first, second
 
 
-_MAKE: dict[str, Any] = {"holds": _pair, "left_out": ItemKey, "final": ItemKey, "results": _part, "failed": _pair}
+_MAKE: dict[str, Any] = {
+    "holds": _pair,
+    "left_out": ItemKey,
+    "final": ItemKey,
+    "results": _part,
+    "failed": _pair,
+    "quarantined": _part,
+    "again": ItemKey,
+}
 
 
 def packed(values: list[Any], kind: pa.DataType) -> pa.Array:

@@ -33,6 +33,8 @@ class AddBatch:
     seconds: float = 0.0  #: sum of the durations of its items
     slot_seconds: float = 0.0  #: how long it held its slot
     stands_for: str | None = None  #: batch id of a written batch that it rewrites, which then never counts
+    quarantined: tuple[PartRef, ...] = ()  #: parts with records that did not pass a check
+    again: tuple[ItemKey, ...] = ()  #: keys in it that are tried again: of these no quarantined record counts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +90,25 @@ class Replace:
     parts: tuple[str, ...]  #: names of results parts that count no more
     by: tuple[PartRef, ...]
     read_at: int  #: number of the last entry that the compaction had read
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """Records leave the quarantine: rows for the results, inputs to be executed unchecked."""
+
+    do: ClassVar[str] = "release"
+    records: tuple[tuple[str, tuple[tuple[int, int], ...]], ...]  #: parts of the quarantine, and half-open ranges of rows in them
+    by: tuple[PartRef, ...] = ()  #: results parts with those of them that are rows
+    read_at: int = 0  #: number of the last entry that the release had read
+    admitted: tuple[tuple[str, str, str], ...] = ()  #: text and kind of key, and fingerprint of the inputs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drop:
+    """Records leave the quarantine for good."""
+
+    do: ClassVar[str] = "drop"
+    records: tuple[tuple[str, tuple[tuple[int, int], ...]], ...]  #: as of a release
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +169,7 @@ class Close:
     outcome: str = ""  #: how its run ended before its work was done: cancelled or failed; "" where it was done
 
 
-Action = Open | RunInfo | Add | Hide | Replace | Vacuum | SetSchema | Rename | Files | Sent | Adopted | Close
+Action = Open | RunInfo | Add | Hide | Replace | Release | Drop | Vacuum | SetSchema | Rename | Files | Sent | Adopted | Close
 _ACTIONS: dict[str, type[Any]] = {cls.do: cls for cls in get_args(Action)}
 
 
@@ -266,6 +287,14 @@ def _pairs(data: Sequence[Sequence[Any]]) -> tuple[tuple[Any, Any], ...]:
     return tuple((first, second) for first, second in data)
 
 
+def _records(data: Sequence[Sequence[Any]]) -> tuple[tuple[str, tuple[tuple[int, int], ...]], ...]:
+    return tuple((name, _pairs(ranges)) for name, ranges in data)
+
+
+def _triples(data: Sequence[Sequence[Any]]) -> tuple[tuple[Any, ...], ...]:
+    return tuple(tuple(each) for each in data)
+
+
 def _same(value: Any) -> Any:
     return value
 
@@ -275,7 +304,9 @@ _DECODE: dict[str, Any] = {
     "keys": _keys,
     "left_out": _keys,
     "final": _keys,
+    "again": _keys,
     "results": _parts,
+    "quarantined": _parts,
     "by": _parts,
     "holds": _pairs,
     "failed": _pairs,
@@ -284,4 +315,6 @@ _DECODE: dict[str, Any] = {
     "parts": tuple,
     "dropped": tuple,
     "epochs": tuple,
+    "records": _records,
+    "admitted": _triples,
 }

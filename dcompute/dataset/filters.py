@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from dcompute import zones
 from dcompute.errors import UsageError
 
 
@@ -84,7 +85,8 @@ def _expression(filters: Any, schema: pa.Schema) -> Any:
         for name in names:
             if name not in schema.names:
                 raise _no_column(name, schema)
-        return pq.filters_to_expression(alternatives)
+        with zones.kept():
+            return pq.filters_to_expression(alternatives)
     except (TypeError, ValueError, IndexError, KeyError) as error:
         raise UsageError(
             f"filters={filters!r} cannot be read ({error}): give an expression such as pyarrow.compute.field('x') > 1, or a list of "

@@ -12,10 +12,12 @@ from dcompute.dataset.entries import (
     Add,
     Adopted,
     Close,
+    Drop,
     Entry,
     Files,
     Hide,
     Open,
+    Release,
     Rename,
     Replace,
     RunInfo,
@@ -37,6 +39,8 @@ _WORDS: dict[type[Any], str] = {
     Add: "added",
     Hide: "hidden",
     Replace: "compacted",
+    Release: "released",
+    Drop: "dropped",
     Vacuum: "vacuumed",
     Rename: "renamed",
     Files: "files",
@@ -56,7 +60,9 @@ class Happened:
     number: int  #: a position to open the dataset at
     time: float  #: seconds since 1970, on the clock of who wrote it
     run: str | None  #: whose driver wrote it; None: a compaction, a vacuum or a deletion
-    what: str  #: opened, began, sent, adopted, added, hidden, compacted, vacuumed, renamed, files, schema changed, closed
+    what: (
+        str  #: opened, began, sent, adopted, added, hidden, compacted, released, dropped, vacuumed, renamed, files, schema changed, closed
+    )
     batches: int  #: that were added
     succeeded: int  #: items in them
     failed: int  #: attempts in them that failed, finally or not

@@ -150,6 +150,9 @@ class Datasets(Readable):
     def _failures(self, columns: Sequence[str] | None, filters: Any) -> Reading:
         return self._joined([one._failures(None, None) for one in self._datasets], columns, filters)
 
+    def _quarantine(self, columns: Sequence[str] | None, filters: Any) -> Reading:
+        return self._joined([one._quarantine(None, None) for one in self._datasets], columns, filters)
+
     def _relation(self, connection: Any) -> Any:
         reading = self._results(None, None, False)
         types = duck.types_of(connection, reading.schema)

@@ -62,7 +62,7 @@ class Merge:
         """Write them; none where no row counts."""
         hides = self.hides.after(min(part.position for part in self.parts))
         with tempfile.TemporaryDirectory(prefix="dcompute-") as folder:
-            files = _Files(self.store, self.schema, folder, self.sort_by, self.target)
+            files = Files(self.store, self.schema, folder, self.sort_by, self.target)
             with contextlib.closing(self._tables()) as tables:
                 for group in _grouped(tables, SORT_BYTES if self.sort_by else GROUP_BYTES, None if self.sort_by else GROUP_ROWS):
                     files.write(_counting(group, hides, self.schema))
@@ -150,7 +150,7 @@ def _counting(group: Sequence[tuple[int, pa.Table]], hides: Hides, schema: pa.Sc
     return pa.table(table.columns, schema=schema)
 
 
-class _Files:
+class Files:
     """Compacted parts, each uploaded when it is full."""
 
     def __init__(self, store: Store, schema: pa.Schema, folder: str, sort_by: str | None, target: int) -> None:

@@ -16,6 +16,7 @@ ATTEMPTS = "attempts"
 RESULTS = "results"
 #: What items produced lies below it, a folder an execution of a batch, and in that a folder an item.
 FILES = "files"
+QUARANTINE = "quarantine"
 
 #: Files of a writer that has not finished begin with this; no listing shows them, and what a killed writer leaves of them means nothing.
 TEMPORARY = ".tmp-"
@@ -23,6 +24,7 @@ TEMPORARY = ".tmp-"
 _MARK = re.compile(r"attempts/(?P<batch>[^/]+)\.parquet")
 _PART = re.compile(r"results/(?P<execution>(?P<batch>[^/]+)-[^-/]+)-\d+\.parquet")
 _COMPACTED = re.compile(r"results/compact-[0-9a-f]{32}-\d+\.parquet")
+_QUARANTINED = re.compile(r"quarantine/(?P<execution>(?P<batch>[^/]+)-[^-/]+)-\d+\.parquet")
 _PRODUCED = re.compile(r"files/(?P<execution>(?P<batch>[^/]+)-[^-/]+)/\d+/.+", re.DOTALL)
 _RUN = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.-]{0,99}")
 
@@ -79,13 +81,7 @@ def is_compacted(name: str) -> bool:
 
 def part_batch(name: str) -> tuple[str, int, int] | None:
     """Run, epoch and number of the batch whose results part has this name, or None where it is none of a batch."""
-    match = _PART.fullmatch(name)
-    if match is None or is_compacted(name):
-        return None
-    try:
-        return split_batch_id(match["batch"])
-    except ValueError:
-        return None
+    return None if is_compacted(name) else _batch_in(_PART.fullmatch(name))
 
 
 def mark_name(batch_id: str) -> str:
@@ -95,13 +91,17 @@ def mark_name(batch_id: str) -> str:
 
 def mark_batch(name: str) -> tuple[str, int, int] | None:
     """Run, epoch and number of the batch whose mark has this name, or None where it is no mark."""
-    match = _MARK.fullmatch(name)
-    if match is None:
-        return None
-    try:
-        return split_batch_id(match["batch"])
-    except ValueError:
-        return None
+    return _batch_in(_MARK.fullmatch(name))
+
+
+def quarantine_name(batch_id: str, execution: str, n: int) -> str:
+    """The name of a part of the quarantine that no other execution, of this batch or another, has."""
+    return f"{QUARANTINE}/{batch_id}-{execution}-{n}.parquet"
+
+
+def quarantine_batch(name: str) -> tuple[str, int, int] | None:
+    """Run, epoch and number of the batch whose part of the quarantine has this name, or None where it is none."""
+    return _batch_in(_QUARANTINED.fullmatch(name))
 
 
 def produced_name(batch: str, execution: str, index: int, name: str) -> str:
@@ -111,16 +111,17 @@ def produced_name(batch: str, execution: str, index: int, name: str) -> str:
 
 def produced_batch(name: str) -> tuple[str, int, int] | None:
     """Run, epoch and number of the batch in which an item produced the file of this name, or None where no item did."""
-    match = _PRODUCED.fullmatch(name)
-    if match is None:
-        return None
-    try:
-        return split_batch_id(match["batch"])
-    except ValueError:
-        return None
+    return _batch_in(_PRODUCED.fullmatch(name))
 
 
 def execution_of(name: str) -> str | None:
-    """Batch and execution that wrote a results part, or in which an item produced a file; None where the name does not say it."""
-    match = _PRODUCED.fullmatch(name) or (None if is_compacted(name) else _PART.fullmatch(name))
+    """Batch and execution that wrote a part, or in which an item produced a file; None where the name does not say it."""
+    match = _PRODUCED.fullmatch(name) or _QUARANTINED.fullmatch(name) or (None if is_compacted(name) else _PART.fullmatch(name))
     return None if match is None else match["execution"]
+
+
+def _batch_in(match: re.Match[str] | None) -> tuple[str, int, int] | None:
+    try:
+        return None if match is None else split_batch_id(match["batch"])
+    except ValueError:
+        return None

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from dcompute.dataset.names import QUARANTINE
 from dcompute.dataset.names import mark_name as mark_name
 from dcompute.dataset.schema import cast
 from dcompute.errors import DatasetCorruptError, DatasetError, StoreError
@@ -41,6 +42,7 @@ _TYPES = {
     "io_wait": _SECONDS,
     "leftovers": pa.int32(),
     "rows": _COUNT,
+    "quarantined": _COUNT,
     "pid": pa.int32(),
     "seed": _COUNT,
 }
@@ -220,6 +222,11 @@ def gone(store: Store, name: str) -> DatasetError:
     from dcompute.dataset.log import Log
     from dcompute.dataset.removal import removed
 
+    if name.startswith(QUARANTINE):
+        return DatasetError(
+            f"{name} is gone from {store.url}: vacuum removed it when none of its records counted any more, or something else did. "
+            "Open the dataset as it is now, or restore the file from a copy."
+        )
     return removed(Log(store), name) or DatasetCorruptError(
         f"{name} is gone from {store.url}, and the log counts it: something other than dcompute removed it. Restore the file from a copy."
     )

@@ -1,6 +1,7 @@
 """Files that items produced, as the dataset knows them: rows name them from the dataset on, so that it may be moved and copied.
 
-A file counts as long as a results part that stays names it, in a row that counts or not: so what was before can be read as it was.
+A file counts as long as a part that stays names it, in a row that counts or not: so what was before can be read as it was, and rows of the
+quarantine can be released.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ def unused(store: Store, state: State, files: Collection[str], parts: Collection
     files
         That were :func:`over` before the parts were listed: no part that is not among these names one that these do not.
     parts
-        All results parts that stay, those that count as of the state among them.
+        All parts of results and quarantine that stay, those that count as of the state among them.
 
     Raises
     ------

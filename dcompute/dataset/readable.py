@@ -65,6 +65,19 @@ class Readable(ABC):
             return self._failures(columns, filters).to_dask()
         return grouped(self._failures(columns_of(by), filters).to_arrow(), by)
 
+    def quarantine(self, columns: Sequence[str] | None = None, filters: Any = None) -> Any:
+        """What did not pass a check, as a Dask dataframe with one row a record: a row of a result, or an input.
+
+        Columns: ``item_key``, ``key_kind``, ``attempt``, ``source`` (``result`` or ``input``), ``check`` (names), ``reason``, ``record``
+        (JSON), ``time``, ``run``, ``batch``, ``fingerprint``. What was released or dropped is there no more, nor what was done again since.
+
+        Parameters
+        ----------
+        columns, filters
+            As in :meth:`results`.
+        """
+        return self._quarantine(columns, filters).to_dask()
+
     def to_arrow(self, columns: Sequence[str] | None = None, filters: Any = None, *, inputs: bool = False) -> pa.Table:
         """The results in memory, as an Arrow table; see :meth:`results`."""
         return self._results(columns, filters, inputs).to_arrow()
@@ -160,6 +173,9 @@ class Readable(ABC):
 
     @abstractmethod
     def _failures(self, columns: Sequence[str] | None, filters: Any) -> Reading: ...
+
+    @abstractmethod
+    def _quarantine(self, columns: Sequence[str] | None, filters: Any) -> Reading: ...
 
     @abstractmethod
     def _relation(self, connection: Any) -> duckdb.DuckDBPyRelation: ...

@@ -99,7 +99,9 @@ class Reader:
         if self.attempts:
             table = read_attempts(self.store, file.name, wanted.names)
         else:
-            table = fetch(self.store, file, wanted, where=self._pushed(), renames=self.renames)
+            # rows that are named by their places must all be read
+            where = None if file.rows is not None else self._pushed()
+            table = fetch(self.store, file, wanted, where=where, renames=self.renames)
         if file.rows is not None:
             table = table.take(pa.array(file.rows, pa.int64()))
         found = cast(without(table, file.left_out), wanted)
@@ -158,7 +160,7 @@ def reading_results(store: Store, state: State, columns: Sequence[str] | None = 
     marked = results_schema(state)
     schema, urls = without_marks(marked), url_columns(marked)
     where = Filter.of(filters, schema)
-    reader = Reader(store, schema, _carried(state.hides), state.number, attempts=False, where=where, renames=state.renames, urls=urls)
+    reader = Reader(store, schema, carried_hides(state.hides), state.number, attempts=False, where=where, renames=state.renames, urls=urls)
     files = (File(part.name, part.position, part.left_out, size=part.size, count=part.rows) for part in state.counted_parts() if part.rows)
     pieces = by_size(files, most_files=PARTITION_FILES, most_bytes=PARTITION_BYTES, schema=schema)
     return Reading(reader, pieces, check_columns(columns, schema), "results")
@@ -167,7 +169,7 @@ def reading_results(store: Store, state: State, columns: Sequence[str] | None = 
 def reading_attempts(store: Store, state: State, columns: Sequence[str] | None = None, filters: Any = None) -> Reading:
     """The attempts, before they are read; see :func:`attempts`."""
     where = Filter.of(filters, ATTEMPTS_SCHEMA)
-    reader = Reader(store, ATTEMPTS_SCHEMA, _carried(state.hides_all), state.number, attempts=True, where=where)
+    reader = Reader(store, ATTEMPTS_SCHEMA, carried_hides(state.hides_all), state.number, attempts=True, where=where)
     files = (File(one.mark, one.position, one.batch.left_out, count=_count(one)) for one in state.batches)
     return _of_attempts(reader, files, columns, "attempts")
 
@@ -277,7 +279,8 @@ def _count(counted: CountedBatch) -> int:
     return sum(stop - start for start, stop in counted.batch.holds)
 
 
-def _carried(newest: dict[ItemKey, int]) -> Hides | None:
+def carried_hides(newest: dict[ItemKey, int]) -> Hides | None:
+    """The hides that travel with each partition; None: they are too many."""
     return Hides.of(newest) if len(newest) <= _CARRIED_HIDES else None
 
 

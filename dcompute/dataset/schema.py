@@ -22,6 +22,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dcompute import zones
 from dcompute.dataset import meeting
 from dcompute.errors import SchemaError, WorkloadError
 from dcompute.secrecy import shown_value
@@ -273,7 +274,8 @@ def _cast(values: pa.ChunkedArray, type_: pa.DataType) -> pa.ChunkedArray:
 
 def _by_value(values: pa.ChunkedArray, type_: pa.DataType) -> pa.ChunkedArray:
     # slow, right and rare: nested forms that Arrow's cast does not know or takes for others
-    return pa.chunked_array([pa.array([_reshaped(value, type_) for value in values.to_pylist()], type_)], type_)
+    with zones.kept():
+        return pa.chunked_array([pa.array([_reshaped(value, type_) for value in values.to_pylist()], type_)], type_)
 
 
 def _reshaped(value: Any, type_: pa.DataType) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from dcompute.dataset.batches import Batches
 from dcompute.dataset.counted import CountedBatch, CountedPart
@@ -13,10 +13,12 @@ from dcompute.dataset.entries import (
     AddBatch,
     Adopted,
     Close,
+    Drop,
     Entry,
     Files,
     Hide,
     Open,
+    Release,
     Rename,
     Replace,
     RunInfo,
@@ -31,6 +33,9 @@ from dcompute.errors import DatasetCorruptError
 from dcompute.records import ItemKey
 
 __all__ = ["POSITION_BITS", "CountedBatch", "CountedPart", "State", "fold"]
+
+Ranges = Sequence[tuple[int, int]]
+Records = Sequence[tuple[str, Ranges]]
 
 #: A position in the log is ``entry number << POSITION_BITS | place of the action in its entry``: they compare as actions follow each other.
 POSITION_BITS = 24
@@ -69,6 +74,9 @@ class State:
         self.added = Names()  #: ids of the batches that count, and of those that they stand for
         self.tally: Tally | None = Tally()  #: of the outcomes, as of some entry; None: too much failed, or was never counted
         self.later_hides: list[tuple[int, tuple[ItemKey, ...]]] = []  #: positions and keys of the hides after that entry
+        self.ended: dict[str, tuple[tuple[int, int], ...]] = {}  #: rows of quarantine parts that were released or dropped, as ranges
+        self.released_at = 0  #: position of the newest release; 0: nothing was ever released
+        self.admitted: dict[ItemKey, str] = {}  #: fingerprints of inputs that were released: they are executed unchecked
         self._final: dict[ItemKey, int] = {}
         self._final_from = 0
 
@@ -107,6 +115,14 @@ class State:
                 if part.name not in self.replaced:
                     yield CountedPart(position, part.name, part.size, part.rows, left_out)
         yield from (part for part in self.compacted if part.name not in self.replaced)
+
+    def quarantine_parts(self) -> Iterator[CountedPart]:
+        """The parts of the quarantine that count; of some of their rows :attr:`ended` says that they were released or dropped."""
+        for counted in self.batches.quarantined():
+            batch = counted.batch
+            for part in batch.quarantined:
+                if sum(stop - start for start, stop in self.ended.get(part.name, ())) < part.rows:
+                    yield CountedPart(counted.position, part.name, part.size, part.rows, (*batch.left_out, *batch.again))
 
     def is_final(self, key: ItemKey) -> bool:
         """Whether the log calls a failure of this item final, and nothing came after it that hides it."""
@@ -186,6 +202,10 @@ class State:
                 self.run_info = action
             case Replace():
                 self._replace(action)
+            case Release():
+                self._release(action, position)
+            case Drop():
+                self._leave(action.records)
             case Vacuum():
                 self.vacuumed = max(self.vacuumed, action.until)
 
@@ -222,6 +242,8 @@ class State:
         self.positions["results"].update(hidden)
         if action.scope == "all":
             self.positions["all"].update(hidden)
+            for key in action.keys if self.admitted else ():
+                self.admitted.pop(key, None)
         if hidden:
             self.hidden_at = position
         if hidden and self.tally is not None:
@@ -235,6 +257,27 @@ class State:
         # hides that the compaction had not read must still hit its rows
         position = ((action.read_at + 1) << POSITION_BITS) - 1
         self.compacted.extend(CountedPart(position, part.name, part.size, part.rows) for part in action.by)
+
+    def _release(self, action: Release, at: int) -> None:
+        if not self._leave(action.records):
+            return
+        self.released_at = at
+        # hides that the release had not read must still hit its rows
+        position = ((action.read_at + 1) << POSITION_BITS) - 1
+        self.compacted.extend(CountedPart(position, part.name, part.size, part.rows) for part in action.by)
+        self.admitted.update((ItemKey(text, kind), fingerprint) for text, kind, fingerprint in action.admitted)
+
+    def _leave(self, records: Records) -> bool:
+        """Whether these records are in the quarantine no more since now: not where one of them was not any more before."""
+        if any(overlap(self.ended.get(name, ()), ranges) for name, ranges in records):
+            return False
+        self.ended.update((name, (*self.ended.get(name, ()), *ranges)) for name, ranges in records)
+        return True
+
+
+def overlap(some: Ranges, others: Ranges) -> bool:
+    """Whether half-open ranges have a number in common with others."""
+    return any(start < end and begin < stop for start, stop in some for begin, end in others)
 
 
 def fold(entries: Iterable[Entry], state: State | None = None) -> State:

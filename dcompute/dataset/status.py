@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from dcompute.dataset.deletion import Deletion
     from dcompute.dataset.files import Files
     from dcompute.dataset.frames import Reading
+    from dcompute.dataset.releasing import Dropped, Released
     from dcompute.dataset.renaming import Renaming
     from dcompute.dataset.vacuum import Vacuumed
 
@@ -148,6 +149,11 @@ class Dataset(Readable):
     def _failures(self, columns: Sequence[str] | None, filters: Any) -> Reading:
         return reading.reading_failures(self._store, self.state, columns, filters)
 
+    def _quarantine(self, columns: Sequence[str] | None, filters: Any) -> Reading:
+        from dcompute.dataset.quarantine import reading_quarantine
+
+        return reading_quarantine(self._store, self.state, columns, filters)
+
     def _relation(self, connection: Any) -> Any:
         from dcompute.dataset.duck import relation
 
@@ -262,6 +268,36 @@ class Dataset(Readable):
 
         self._refuse_past("rename")
         done = rename(self._store, columns)
+        self.refresh()
+        return done
+
+    def release(self, keys: Iterable[str | tuple[str, str]] | None = None, *, check: str | None = None, all: bool = False) -> Released:
+        """Make records of the quarantine count, beside whatever run there is: rows are in the results, inputs are executed unchecked.
+
+        Parameters
+        ----------
+        keys
+            What ``item_key`` has; or pairs of that and ``key_kind``.
+        check
+            Those that did not pass the check of this name.
+        all
+            All of them.
+        """
+        from dcompute.dataset.releasing import release
+
+        self._refuse_past("release")
+        done = release(self._store, keys, check=check, all=all)
+        self.refresh()
+        return done
+
+    def drop_quarantined(
+        self, keys: Iterable[str | tuple[str, str]] | None = None, *, check: str | None = None, all: bool = False
+    ) -> Dropped:
+        """Take records out of the quarantine for good; see :meth:`release`. Results and attempts stay as they are."""
+        from dcompute.dataset.releasing import drop_quarantined
+
+        self._refuse_past("drop_quarantined")
+        done = drop_quarantined(self._store, keys, check=check, all=all)
         self.refresh()
         return done
 

@@ -9,21 +9,23 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from dcompute.dataset.entries import Action, Entry, Replace, Vacuum
+from dcompute.dataset.entries import Action, Drop, Entry, Release, Replace, Vacuum
+from dcompute.dataset.hiding import Hides
 from dcompute.dataset.keeper import Keeper
 from dcompute.dataset.listing import File, within
-from dcompute.dataset.names import ATTEMPTS, RESULTS, TEMPORARY, is_compacted, mark_batch, part_batch
+from dcompute.dataset.names import ATTEMPTS, QUARANTINE, RESULTS, TEMPORARY, is_compacted, mark_batch, part_batch, quarantine_batch
 from dcompute.dataset.parts import gone
 from dcompute.dataset.produced import listed as produced_files
 from dcompute.dataset.produced import over, unused
-from dcompute.dataset.state import State
+from dcompute.dataset.releasing import counting_records
+from dcompute.dataset.state import POSITION_BITS, State
 from dcompute.dataset.store import Store
 from dcompute.errors import UsageError
 
 #: A temporary file may be written by somebody who lives for so long (seconds), whatever the retention.
 TEMPORARY_SECONDS = 3600.0
 
-_FOLDERS = ("", "log", ATTEMPTS, RESULTS, "runs")
+_FOLDERS = ("", "log", ATTEMPTS, RESULTS, QUARANTINE, "runs")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,11 +48,11 @@ class Vacuumed:
 
 
 def removable(state: State, names: Collection[str]) -> set[str]:
-    """Those of some files in ``results`` and ``attempts`` that do not count and never will: of no run that has an epoch not settled.
+    """Those of some files in parts that do not count and never will: of no run that has an epoch not settled.
 
     A compacted part that nobody committed is one of them, though somebody may be about to: see :class:`~dcompute.dataset.entries.Vacuum`.
     """
-    counted = {part.name for part in state.counted_parts()}.union(one.mark for one in state.batches)
+    counted = {part.name for part in (*state.counted_parts(), *state.quarantine_parts())}.union(one.mark for one in state.batches)
     return {name for name in names if name not in counted and (is_compacted(name) or _is_over(state, name))}
 
 
@@ -114,18 +116,22 @@ def vacuum(store: Store, retention: Any = "7 days", *, dry_run: bool = False, no
     found: set[str] = set()
 
     def decide() -> list[Action] | None:
-        candidates = removable(keeper.state, files)
+        spent = _spent(keeper, files, until)
+        candidates = removable(keeper.state, files).union(spent)
         recent = young.union(*(_replaced(entry) for entry in keeper.since if entry.at > before))
         found.clear()
         found.update(name for name in candidates if name not in recent and files[name].changed <= before)
         dropped = found & _uncommitted(keeper, candidates)
-        if dry_run or not any(name.startswith(RESULTS) for name in found):
+        if dry_run:
             return None
-        return [Vacuum(until=until, dropped=tuple(sorted(dropped)))]
+        # the keys of their records say that none counts, and keys are in the files: the log must say it without them
+        ended: list[Action] = [Drop(records=tuple((name, spent[name]) for name in sorted(found.intersection(spent))))]
+        vacuumed: list[Action] = [Vacuum(until=until, dropped=tuple(sorted(dropped)))]
+        return (ended if found.intersection(spent) else []) + (vacuumed if any(name.startswith(RESULTS) for name in found) else []) or None
 
     # whoever is about to commit a compacted part that goes now reads this first, and does not
     keeper.commit(decide)
-    kept = len(removable(keeper.state, files)) - len(found)
+    kept = len(removable(keeper.state, files) - found)
     idle = _unused(keeper, produced, files, found)
     old = {name for name in idle if produced[name].changed <= before}
     temporary = _temporary(store, now() - max(seconds, TEMPORARY_SECONDS))
@@ -144,9 +150,10 @@ def vacuum(store: Store, retention: Any = "7 days", *, dry_run: bool = False, no
 
 def _unused(keeper: Keeper, produced: Collection[str], listed: Collection[str], going: Collection[str]) -> set[str]:
     """Files of items that no part names which stays."""
-    counted = {part.name for part in keeper.state.counted_parts()}
-    stay = counted.union(name for name in listed if name.startswith(RESULTS) and (is_compacted(name) or part_batch(name) is not None))
-    return unused(keeper.store, keeper.state, produced, stay.difference(going))
+    state = keeper.state
+    counted = {part.name for part in (*state.counted_parts(), *state.quarantine_parts())}
+    stay = counted.union(name for name in listed if is_compacted(name) or (part_batch(name) or quarantine_batch(name)) is not None)
+    return unused(keeper.store, state, produced, stay.difference(going))
 
 
 def _refuse_lost(keeper: Keeper, listed: Collection[str]) -> None:
@@ -156,9 +163,22 @@ def _refuse_lost(keeper: Keeper, listed: Collection[str]) -> None:
             raise gone(keeper.store, part.name)
 
 
+def _spent(keeper: Keeper, names: Collection[str], until: int) -> dict[str, tuple[tuple[int, int], ...]]:
+    """Parts of the quarantine of which no record counts since an entry, and the rows that hides alone ended: done again, or deleted."""
+    state = keeper.state
+    hides = Hides.of({key: position for key, position in state.hides.items() if position >> POSITION_BITS <= until})
+    found = {}
+    for part in state.quarantine_parts() if len(hides) else ():
+        may_be_hit = part.name in names and len(hides.after(part.position))
+        if may_be_hit and not counting_records(keeper.store, part, hides, state.ended.get(part.name, ())).places:
+            ended = [0, *(place for pair in sorted(state.ended.get(part.name, ())) for place in pair), part.rows]
+            found[part.name] = tuple((start, stop) for start, stop in zip(ended[::2], ended[1::2], strict=True) if start < stop)
+    return found
+
+
 def _is_over(state: State, name: str) -> bool:
     """Whether no entry will ever add a file."""
-    batch = part_batch(name) or mark_batch(name)
+    batch = part_batch(name) or mark_batch(name) or quarantine_batch(name)
     return batch is not None and state.is_over(*batch[:2])
 
 
@@ -168,7 +188,8 @@ def _uncommitted(keeper: Keeper, names: Collection[str]) -> set[str]:
 
 
 def _replaced(entry: Entry) -> set[str]:
-    return {name for action in entry.actions if isinstance(action, Replace) for name in action.parts}
+    replaced = {name for action in entry.actions if isinstance(action, Replace) for name in action.parts}
+    return replaced.union(name for action in entry.actions if isinstance(action, Drop | Release) for name, _ in action.records)
 
 
 def _replaced_since(keeper: Keeper, before: float) -> tuple[int, set[str]]:
@@ -185,9 +206,9 @@ def _replaced_since(keeper: Keeper, before: float) -> tuple[int, set[str]]:
 
 
 def _listed(store: Store) -> dict[str, File]:
-    """The files in ``results`` and ``attempts`` of which the storage tells when they changed."""
+    """The files of parts of which the storage tells when they changed."""
     found: dict[str, File] = {}
-    for folder in (RESULTS, ATTEMPTS):
+    for folder in (RESULTS, ATTEMPTS, QUARANTINE):
         about = within(store, folder)
         found |= {name: about[name] for name in store.names(folder) if name in about}
     return found

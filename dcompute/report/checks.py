@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from dcompute.checks.forms import Check as Declared
+from dcompute.checks.forms import checks_of as rows_checks_of
+from dcompute.checks.forms import is_expression, is_pandera, name_of, named, refuse_doubles
+from dcompute.checks.judging import judge, truth
+from dcompute.checks.panderas import text_of
 from dcompute.errors import DcomputeError, ReportError, UsageError
 from dcompute.report.dropping import plain_mask
 
 
 @dataclass(frozen=True, slots=True)
 class RowCheck:
-    """An expression that must be true of each row."""
+    """An expression that must be true of each row, or a schema of pandera."""
 
     name: str
     expression: Any
 
+    @property
+    def text(self) -> str:
+        """What changes where the check does."""
+        return text_of(self.expression) if is_pandera(self.expression) else str(self.expression)
+
     def broken(self, table: pa.Table) -> pa.Table:
         """The rows of which it is not true; null is not true."""
-        return table.filter(~self.expression | self.expression.is_null())
+        if is_pandera(self.expression):
+            return table.take(pa.array(judge((Declared(self.name, self.expression),), table).rows))
+        return table.filter(pa.array(~truth(self.expression, table)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +64,8 @@ def checks_of(given: Any) -> tuple[Check, ...]:
     UsageError
         One is neither.
     """
-    named = given.items() if isinstance(given, Mapping) else [(None, one) for one in _several(given)]
-    found = tuple(_check(name, one) for name, one in named)
-    names = [one.name for one in found]
-    for name in names:
-        if names.count(name) > 1:
-            raise UsageError(f'two checks are called {name!r}: name them, as checks={{"positive": ...}}')
+    found = tuple(_check(name, one) for name, one in named(given))
+    refuse_doubles([one.name for one in found], "checks", UsageError)
     return found
 
 
@@ -125,13 +132,15 @@ def _said(name: str, said: Any, frame: Any, compute: Callable[..., tuple[Any, ..
     return None if bool(answer) else Broken(name, None, "")
 
 
-def _several(given: Any) -> Iterable[Any]:
-    return [given] if isinstance(given, pc.Expression) or callable(given) else given
-
-
 def _check(name: Any, given: Any) -> Check:
-    if isinstance(given, pc.Expression):
-        return RowCheck(str(name or given), given)
+    if is_expression(given):
+        return RowCheck(name_of(name, given), given)
+    if is_pandera(given):
+        (check,) = rows_checks_of({name_of(name, given): given})
+        return RowCheck(check.name, check.given)
     if callable(given):
-        return WholeCheck(str(name or getattr(given, "__name__", type(given).__name__)), given)
-    raise UsageError(f"checks= has {given!r}, which is neither an expression such as pyarrow.compute.field('x') > 0 nor a function")
+        return WholeCheck(name_of(name, given), given)
+    raise UsageError(
+        f"checks= has {given!r}, which is neither an expression such as pyarrow.compute.field('x') > 0 nor a function nor a schema of "
+        "pandera"
+    )

@@ -61,7 +61,7 @@ class InPortions:
         added = units.added(since, frozenset(name for names in known for name in names))
         changed = self._changed(since, known) if added is not None else None
         if added is None or changed is None:
-            return all_of(units.names(), units.weight, f"parts of {self.first} were compacted and vacuumed since"), []
+            return all_of(units.names(), units.weight, f"parts of {self.first} were compacted and vacuumed, or rows released, since"), []
         return some_of(known, changed, added, known=units.known, weight=units.weight), known
 
     def _changed(self, since: int, known: Sequence[Sequence[str]]) -> list[bool] | None:

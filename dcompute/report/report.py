@@ -195,7 +195,7 @@ class Report(Stage):
         """Changes with the function and with all that is declared, but for what is kept how long."""
         functions = [self.function, self.combine if callable(self.combine) else None]
         functions += [check.function for check in self.checks if isinstance(check, WholeCheck)]
-        texts = [str(check.expression) for check in self.checks if isinstance(check, RowCheck)]
+        texts = [check.text for check in self.checks if isinstance(check, RowCheck)]
         declared = [self.schema, self.mergeable, self.balanced, [(name, one.identity) for name, one in self.sources.items()]]
         return digest_of("\n".join([code_digest(*functions), *texts, *map(str, declared)]))
 

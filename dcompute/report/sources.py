@@ -10,7 +10,7 @@ from hashlib import blake2b
 from os import PathLike, fspath
 from typing import Any
 
-from dcompute.dataset.entries import Add, Entry, Hide, SetSchema
+from dcompute.dataset.entries import Add, Entry, Hide, Release, SetSchema
 from dcompute.dataset.frames import Reading
 from dcompute.dataset.log import Log
 from dcompute.dataset.many import Datasets
@@ -274,4 +274,4 @@ def _behind(dataset: Dataset, place: Place) -> Behind:
 
 
 def _changes_rows(entry: Entry) -> bool:
-    return any((isinstance(action, Add) and action.batches) or isinstance(action, Hide | SetSchema) for action in entry.actions)
+    return any((isinstance(action, Add) and action.batches) or isinstance(action, Hide | Release | SetSchema) for action in entry.actions)

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from dcompute.dataset.names import new_id
 from dcompute.dataset.schema import cast, from_text, join_schemas, marked, to_text
 from dcompute.dataset.store import Store
-from dcompute.errors import ReportError, SchemaError, UsageError
+from dcompute.errors import CheckError, ReportError, SchemaError, UsageError
 from dcompute.report.checks import Broken, RowCheck, example_of
 from dcompute.report.versions import File
 
@@ -162,7 +162,7 @@ def _promised(report: str, table: pa.Table, schema: pa.Schema) -> pa.Table:
 def _broken(report: str, check: RowCheck, table: pa.Table) -> Broken | None:
     try:
         bad = check.broken(table)
-    except pa.ArrowException as error:
+    except (pa.ArrowException, CheckError) as error:
         raise ReportError(
             f"report {report!r}: the check {check.name!r} cannot be asked of its result: {error}", check=check.name
         ) from error

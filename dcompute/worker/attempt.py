@@ -22,6 +22,8 @@ from dcompute.worker.values import SEQUENCES, is_named_tuple, module, type_name
 
 #: Characters kept of a message and of a traceback.
 LONGEST_MESSAGE, LONGEST_TRACEBACK = 4 << 10, 16 << 10
+#: Of an input that does not pass: in the failure beside its fields, what the quarantine says of it.
+REFUSED = "refused"
 _MOST_BASES, _MOST_FRAMES = 32, 50
 
 # as the interpreter sees them: what a metaclass says of its classes may be anything, an exception too

@@ -54,6 +54,15 @@ class Attempts:
                 lists[name][place] = value
         self.columns.update(lists)
 
+    def quarantine(self, counts: Mapping[int, int]) -> None:
+        """Say of the attempts at these places how many records of theirs are in the quarantine, and no results."""
+        rows, quarantined, outcome = self.each("rows"), self.each("quarantined"), self.each("outcome")
+        for place, count in counts.items():
+            quarantined[place] = count
+            if outcome[place] == SUCCEEDED:
+                rows[place] -= count
+        self.columns.update(rows=rows, quarantined=quarantined)
+
     def each(self, name: str) -> list[Any]:
         """The values of a column, one a row, as a list of its own."""
         column = self.columns[name]

@@ -31,7 +31,7 @@ from dcompute.worker import attempt, scratch, system
 from dcompute.worker.caretaker import Caretaker
 from dcompute.worker.finish import Finisher, Surroundings
 from dcompute.worker.journal import Figures, Journal, State
-from dcompute.worker.loop import Loop, Process, convict
+from dcompute.worker.loop import Loop, Process, convict, open_checks
 from dcompute.worker.pipes import Channel, Message
 from dcompute.worker.streams import Streams
 from dcompute.worker.work import files_folder
@@ -99,6 +99,7 @@ class Child:
             from dcompute.code import load
 
             loaded = load(run.code)
+            open_checks(run)
             stage = "setup"
             function = loaded.start()
             self._process = Process(run, function, loaded.params, str(Path(message["scratch"]) / "items"), Caretaker(self._streams))
@@ -139,6 +140,8 @@ class Child:
 
     def _finish(self, message: Message) -> dict[str, Any]:
         run: RunSpec = pickle.loads(message.blobs[0])  # noqa: S301
+        if run.modules:
+            _unpack_modules(run, message["scratch"])
         batch: BatchSpec = pickle.loads(message.blobs[1])  # noqa: S301
         own, self._batch_at_hand = self._batch_at_hand, None
         mine = own is not None and own.id == batch.id

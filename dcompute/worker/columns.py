@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from dcompute import zones
 from dcompute.dataset.meeting import meet_fields
 from dcompute.dataset.schema import cast_column, marked
 from dcompute.errors import SchemaError
@@ -39,6 +40,11 @@ def column(values: Sequence[Any], name: str) -> pa.Array:
     SchemaError
         Two of the values have types that cannot meet, or one has no Arrow form; it has column, types and value.
     """
+    with zones.kept():
+        return _column(values, name)
+
+
+def _column(values: Sequence[Any], name: str) -> pa.Array:
     kinds = set(map(type, values))
     kinds.discard(_NONE)
     if not kinds:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from dcompute.checks.travel import packed, unjudging
 from dcompute.errors import InternalError
 from dcompute.records import BatchSpec, Receipt, RunSpec
 from dcompute.worker import output, scratch, system
@@ -408,14 +409,16 @@ class Executor:
     def _finish(self) -> Execution:
         """Parquet of what the journal holds."""
         self._log_output()
-        work, problem, is_full = self._work, "", False
-        for _ in range(2):
+        work, problem, is_full, crashed = self._work, "", False, 0
+        # checks are user code: where they end the process, the items are written as what they cannot judge
+        for _ in range(3 if work.run.checks else 2):
             if self._child is None or self._child.exit is not None:
                 self._release()
                 self._child = self._take(True, self._apart)
             try:
-                answer = self._ask_to_finish(self._child)
+                answer = self._ask_to_finish(self._child, unjudged=problem if crashed == 2 else "")
             except Died:
+                crashed += 1
                 problem = f"two processes died of it ({self._child.exit})"
                 self._release()
                 continue
@@ -428,12 +431,15 @@ class Executor:
             return Execution(setup_error=scratch.full(work.scratch, answer["text"]), folder=str(self._folder), cut_short="full")
         raise InternalError(f"the rows of batch {work.batch.id} cannot be written: {problem}")
 
-    def _ask_to_finish(self, child: Child) -> Message:
+    def _ask_to_finish(self, child: Child, *, unjudged: str = "") -> Message:
         work = self._work
-        # a child that executed the batch has both; one that did not is never shown the code
-        run = dataclasses.replace(work.run, code=b"", modules=(), storage_options=())
+        # a child that executed the batch has both; one that did not is never shown the code, but for what checks import
+        modules = work.run.modules if work.run.checks and not (child.is_ready or unjudged) else ()
+        checks = packed(unjudging(unjudged)) if unjudged else work.run.checks
+        run = dataclasses.replace(work.run, code=b"", modules=modules, checks=checks, storage_options=())
         header = {
             "op": "finish", "journal": self._path, "folder": str(self._folder), "verdicts": self._verdicts, "execution": work.execution,
+            "scratch": work.scratch,
             "worker": work.worker, "memory_limit": work.memory_limit, "leftovers": self._swept, "setup_seconds": self._setup_seconds,
             "slot_seconds": time.monotonic() - self._began, "peak": self._peak,
         }  # fmt: skip

@@ -15,6 +15,7 @@ from dcompute.dataset.parts import Mostly, same
 from dcompute.keys import item_seeds
 from dcompute.records import BatchSpec, Failure, RunSpec
 from dcompute.worker import rows
+from dcompute.worker.attempt import REFUSED
 from dcompute.worker.attempts import Attempts, alike, outcomes
 from dcompute.worker.journal import Figures, Journal, Measured, MemoryMeasured
 from dcompute.worker.meter import bottleneck, bottlenecks
@@ -72,8 +73,11 @@ class Harvest:
                 else:
                     counts.append(add(index, decode(payload), len(payload)))
             else:
-                self.failures[index] = _failure(index, json.loads(payload))
+                told = json.loads(payload)
+                self.failures[index] = _failure(index, told)
                 counts.append(0)
+                if REFUSED in told:
+                    parts.refuse_input(index, told[REFUSED])
             places.append(at)
             items.append(index)
             measured_by.append(measured)
@@ -97,7 +101,8 @@ class Harvest:
             "stdout": Mostly(None, self._placed(around.stdout)), "stderr": Mostly(None, self._placed(around.stderr)),
             **self._figures(around),
             "metrics": Mostly(None, self._placed({index: extra[1].decode() or None for index, extra in self._extra.items()})),
-            "rows": alike(self._rows), "host": same(around.host), "worker": same(around.worker), "pid": same(around.pid),
+            "rows": alike(self._rows), "quarantined": same(0 if run.checks else None),
+            "host": same(around.host), "worker": same(around.worker), "pid": same(around.pid),
             "batch": same(batch.id), "run": same(run.run), "workload": same(run.workload), "seed": item_seeds(run.seed, keys),
         })  # fmt: skip
 

@@ -15,7 +15,7 @@ from dcompute.worker import context
 from dcompute.worker.attempt import call, call_group, encode_failure, one_of_group
 from dcompute.worker.caretaker import Caretaker
 from dcompute.worker.conditions import Next
-from dcompute.worker.journal import Figures, Journal, State, read_index
+from dcompute.worker.journal import Figures, Journal, Measured, State, read_index
 from dcompute.worker.leftovers import Leftovers
 from dcompute.worker.meter import LONG, Meter, share
 from dcompute.worker.produced import MOST_WAITING
@@ -108,6 +108,8 @@ class Loop:
         """
         process = self._process
         first, singles, pending = self._plan(verdicts)
+        if process.run.checks:
+            first, pending = self._admitted(first, pending)
         process.meter.reset()
         self._checked = perf_counter()
         self._journal.set_state(State.EXECUTING)
@@ -140,6 +142,17 @@ class Loop:
                 singles.update(first)
         waiting = set(first)
         return first, singles, [index for index in range(len(done)) if not done[index] and index not in waiting]
+
+    def _admitted(self, first: list[int], pending: list[int]) -> tuple[list[int], list[int]]:
+        """Those whose inputs pass; the others have their outcome then."""
+        journal, calls = self._journal, self._process.calls
+        # a function that hangs or ends the process is billed to the item that it was asked of
+        begin = lambda index: journal.begin(index, index, calls, monotonic())  # noqa: E731
+        failures = refusals(self._process.run, self._batch, self._values, [*first, *pending], begin=begin)
+        journal.end()
+        for index, payload in failures.items():
+            journal.convict(index, time(), Figures(measured=Measured.NOTHING), payload)
+        return [index for index in first if index not in failures], [index for index in pending if index not in failures]
 
     def _calls(self, first: list[int], singles: set[int], pending: list[int]) -> Iterator[int]:
         size = self._process.run.group
@@ -268,6 +281,29 @@ class Loop:
 
 def _encode(metrics: dict[str, Any]) -> bytes:
     return json.dumps(metrics, allow_nan=True).encode()
+
+
+def open_checks(run: RunSpec) -> None:
+    """Open a run's checks before its first item begins; what cannot be opened here is told as the workload is."""
+    if run.checks:
+        from dcompute.checks.travel import opened
+
+        opened(run.checks)
+
+
+def refusals(
+    run: RunSpec, batch: BatchSpec, values: Sequence[Any], pending: Sequence[int], *, begin: Callable[[int], object] | None = None
+) -> dict[int, bytes]:
+    """By index, the failures of items whose inputs do not pass a check of the run, as a journal holds them; see ``admission.refused``."""
+    from dcompute.checks.travel import opened
+
+    checks = opened(run.checks).inputs
+    if not checks:
+        return {}
+    from dcompute.worker.admission import refused
+
+    released = set(batch.unchecked)
+    return refused(checks, values, [index for index in pending if index not in released], keywords=run.keywords, begin=begin)
 
 
 def convict(journal: Journal, batch: BatchSpec, verdicts: Sequence[dict[str, Any]]) -> bytearray:

@@ -6,11 +6,11 @@ order of the batch: the schema known so far wins, a guilty item becomes a perman
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -18,16 +18,20 @@ from dcompute.dataset.meeting import FILE_KINDS
 from dcompute.dataset.names import produced_name
 from dcompute.dataset.parts import mark_name, results_name, write_attempts, write_results
 from dcompute.dataset.schema import cast, from_text, join_schemas, marked, to_text
-from dcompute.errors import SchemaError, UsageError
-from dcompute.records import BatchSpec, Failure, Kind, PartRef, Receipt, RunSpec
+from dcompute.errors import CheckError, SchemaError, UsageError
+from dcompute.records import BatchSpec, Failure, PartRef, Receipt, RunSpec
 from dcompute.secrecy import shown_value
 from dcompute.worker.attempts import Attempts
 from dcompute.worker.blocks import MOST_COLUMNS, Entry, blocks, fitted, table_of
 from dcompute.worker.briefing import brief
 from dcompute.worker.collected import Collected, collect, columns_in, set_apart, with_columns
 from dcompute.worker.produced import columns_of, taken_apart
+from dcompute.worker.refusal import refusal
 from dcompute.worker.rows import Rows, count, decode
 from dcompute.worker.work import files_folder
+
+if TYPE_CHECKING:
+    from dcompute.worker.sieve import Sieve
 
 #: A results part is written when so many bytes are held.
 PART_BYTES = 128 * 2**20
@@ -35,11 +39,6 @@ PART_BYTES = 128 * 2**20
 WAITING_BYTES, WAITING_ROWS = 16 * 2**20, 65_536
 #: What a row takes where nobody says.
 ROW_BYTES = 64
-
-_ERRORS = {
-    SchemaError: ("dcompute.errors.SchemaError", ("dcompute.errors.DcomputeError", "TypeError", "Exception", "BaseException")),
-    UsageError: ("dcompute.errors.UsageError", ("dcompute.errors.DcomputeError", "RuntimeError", "Exception", "BaseException")),
-}
 
 
 class Parts:
@@ -73,6 +72,7 @@ class Parts:
         self._columns: dict[str, None] = {}
         self._refused: dict[int, Failure] = {}
         self._produced: dict[int, tuple[Collected, ...]] = {}
+        self._sieve = _sieve(self._folder, run, batch, execution) if run.checks else None
         self.files: list[tuple[str, str]] = []  #: local path and name in the dataset: of items, results, the attempts part last
 
     def add(self, index: int, rows: Rows, size: int = 0) -> int:
@@ -133,6 +133,11 @@ class Parts:
         self._produced[index] = files
         return self.add(index, rows, len(payload))
 
+    def refuse_input(self, index: int, about: Mapping[str, str]) -> None:
+        """Take an item that was not executed, as its input does not pass a check: what the quarantine says of it."""
+        if self._sieve is not None:
+            self._sieve.refuse_input(index, about["check"], about["reason"], about["record"])
+
     def finish(
         self,
         attempts: Attempts | Sequence[Sequence[Any]],
@@ -163,8 +168,13 @@ class Parts:
         """
         self._settle_waiting()
         self._write()
+        # also those of items that are refused for their rows: these are in the quarantine, and may be released
         kept = [one for index, files in self._produced.items() if index not in self._refused for one in files]
         self.files[:0] = [(one.path, one.name) for one in kept]
+        self._write_quarantine()
+        if self._sieve is not None:
+            self.files += self._sieve.files
+            self._refused |= self._sieve.refused
         rows = attempts if isinstance(attempts, Attempts) else Attempts.of_rows(attempts)
         self._refuse_in(rows)
         failed = {failure.index: failure for failure in failures} | self._refused
@@ -187,24 +197,33 @@ class Parts:
             self._settle(entries)
         if sum(table.nbytes for table in self._held) >= self._part_bytes:
             self._write()
+        if self._sieve is not None and self._sieve.nbytes >= self._part_bytes:
+            self._write_quarantine()
 
     def _settle(self, entries: list[Entry]) -> None:
         try:
-            tables, schema = self._typed(entries)
-        except (SchemaError, pa.ArrowException, ValueError, TypeError, OverflowError) as error:
+            made, schema = self._typed(entries)
+            broken = [self._sieve.judge(table, schema) for table, _ in made] if self._sieve is not None else []
+        except (CheckError, SchemaError, pa.ArrowException, ValueError, TypeError, OverflowError) as error:
             if len(entries) == 1:
-                self._refuse(entries[0], error if isinstance(error, SchemaError) else SchemaError(f"Its rows make no table: {error}"))
+                self._refuse(
+                    entries[0], error if isinstance(error, CheckError | SchemaError) else SchemaError(f"Its rows make no table: {error}")
+                )
                 return
             middle = len(entries) // 2
             self._settle(entries[:middle])
             self._settle(entries[middle:])
         else:
             self._schema = schema
-            self._held.extend(tables)
-            for table in tables:
+            for place, (table, indexes) in enumerate(made):
                 self._columns.update(dict.fromkeys(table.column_names[2:]))
+                self._hold(table if self._sieve is None else self._sieve.take(table, indexes, broken[place]))
 
-    def _typed(self, entries: list[Entry]) -> tuple[list[pa.Table], pa.Schema]:
+    def _hold(self, table: pa.Table) -> None:
+        if table.num_rows:
+            self._held.append(table)
+
+    def _typed(self, entries: list[Entry]) -> tuple[list[tuple[pa.Table, Any]], pa.Schema]:
         schema, tables = self._schema, []
         files = self._columns_of_files(entries) if self._produced else {}
         for block in blocks(entries):
@@ -218,7 +237,7 @@ class Parts:
             if theirs is not None:  # nobody need declare these
                 schema = join_schemas(schema, theirs.schema)
                 table = pa.table([*table.columns, *theirs.columns], [*table.column_names, *theirs.column_names])
-            tables.append(self._with_keys(table, indexes))
+            tables.append((self._with_keys(table, indexes), indexes))
         if len(schema) > MOST_COLUMNS:
             raise SchemaError(f"A result takes the dataset beyond {MOST_COLUMNS} columns: return many rows instead of many columns.")
         return tables, schema
@@ -241,15 +260,12 @@ class Parts:
         columns = [keys.take(places) for keys in self._keys]
         return pa.table([*columns, *table.columns], names=["item_key", "key_kind", *table.column_names])
 
-    def _refuse(self, entry: Entry, error: SchemaError | UsageError) -> None:
+    def _refuse(self, entry: Entry, error: CheckError | SchemaError | UsageError) -> None:
         item, rows = entry
-        message = str(error)
-        if isinstance(error, SchemaError):
-            message = error.message
-            if error.column and not error.value and (value := _first_value(rows, error.column)):
-                message = f"{message} The value is {value}."
-        name, bases = _ERRORS[type(error)]
-        self._refused[item] = Failure(index=item, kind=Kind.PERMANENT, error=name, bases=bases, message=message)
+        message = error.message if isinstance(error, CheckError | SchemaError) else str(error)
+        if isinstance(error, SchemaError) and error.column and not error.value and (value := _first_value(rows, error.column)):
+            message = f"{message} The value is {value}."
+        self._refused[item] = refusal(item, type(error), message)
 
     def _write(self) -> None:
         tables, self._held = self._held, []
@@ -265,15 +281,23 @@ class Parts:
         self._results.append(PartRef(name=name, size=path.stat().st_size, rows=whole.num_rows))
         self.files.append((str(path), name))
 
+    def _write_quarantine(self) -> None:
+        if self._sieve is not None:
+            self._sieve.write(self._schema)
+
     def _part_schema(self) -> pa.Schema:
         own = [field for field in self._schema if field.name in self._columns]
         return pa.schema([pa.field("item_key", pa.string()), pa.field("key_kind", pa.string()), *own])
 
     def _refuse_in(self, attempts: Attempts) -> None:
-        """Make failures of the refused items' attempts."""
-        if self._refused:
-            by_key = {self._batch.keys[index]: failure for index, failure in self._refused.items()}
-            attempts.fail({place: by_key[key] for place, key in enumerate(attempts.whose()) if key in by_key})
+        """Make failures of the refused items' attempts, and say what is in the quarantine."""
+        counts = {} if self._sieve is None else self._sieve.counts
+        if not self._refused and not counts:
+            return
+        index_of = {key: index for index, key in enumerate(self._batch.keys)}
+        places = {index_of[key]: place for place, key in enumerate(attempts.whose())}
+        attempts.fail({places[index]: failure for index, failure in self._refused.items() if index in places})
+        attempts.quarantine({places[index]: count for index, count in counts.items() if index in places})
 
     def _receipt(self, attempts: Attempts, failures: list[Failure]) -> Receipt:
         return Receipt(
@@ -282,7 +306,8 @@ class Parts:
             holds=(),
             failures=brief(failures),
             results=tuple(self._results),
-            schema=to_text(pa.schema([field for field in self._schema if field.name in self._columns])) if self._results else None,
+            quarantined=() if self._sieve is None else tuple(self._sieve.parts),
+            schema=to_text(pa.schema([field for field in self._schema if field.name in self._columns])) if self._has_rows else None,
             rows=sum(part.rows for part in self._results),
             seconds=attempts.total("duration"),
             host=attempts.first("host"),
@@ -290,11 +315,23 @@ class Parts:
             peak_memory=attempts.largest("peak_memory"),
         )
 
+    @property
+    def _has_rows(self) -> bool:
+        return bool(self._results) or (self._sieve is not None and bool(self._sieve.columns))
+
     def _holds(self, attempts: Attempts) -> tuple[tuple[int, int], ...]:
         if len(attempts) == len(self._batch):
             return ((0, len(attempts)),) if len(attempts) else ()
         place = {key: index for index, key in enumerate(self._batch.keys)}
         return ranges(place[key] for key in attempts.whose())
+
+
+def _sieve(folder: Path, run: RunSpec, batch: BatchSpec, execution: str) -> Sieve:
+    # who checks nothing loads nothing for it
+    from dcompute.checks.travel import opened
+    from dcompute.worker.sieve import Sieve
+
+    return Sieve(folder, run.run, batch, execution, opened(run.checks))
 
 
 def ranges(indexes: Iterable[int]) -> tuple[tuple[int, int], ...]:

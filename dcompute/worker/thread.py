@@ -22,6 +22,7 @@ from dcompute.worker import attempt, context, scratch, system
 from dcompute.worker.attempt import call, call_group, encode_failure, one_of_group
 from dcompute.worker.finish import Finisher, Surroundings
 from dcompute.worker.journal import Figures, Journal, Measured, MemoryMeasured
+from dcompute.worker.loop import open_checks, refusals
 from dcompute.worker.meter import LONG, share
 from dcompute.worker.produced import MOST_WAITING
 from dcompute.worker.verdict import unnoted
@@ -93,6 +94,7 @@ def set_up(run: RunSpec) -> SetupFailure | None:
         from dcompute.code import load
 
         loaded = load(run.code)
+        open_checks(run)
         stage = "setup"
         _ready.function, _ready.params = loaded.start(), loaded.params
     except BaseException as error:  # noqa: BLE001  SystemExit in user code too
@@ -135,6 +137,10 @@ class _Loop:
         self._waiting = 0  # bytes of files that items produced
         excluded = set(self._work.batch.exclude)
         pending = [index for index in range(len(self._work.batch)) if index not in excluded]
+        failures = refusals(self._run, self._work.batch, self._values, pending) if self._run.checks else {}
+        for index, payload in failures.items():
+            journal.convict(index, time.time(), Figures(measured=Measured.NOTHING), payload)
+        pending = [index for index in pending if index not in failures]
         for indexes in _chunks(pending, self._run.group or 1):
             reason = self._stopped()
             if reason is not None or self._waiting >= MOST_WAITING:

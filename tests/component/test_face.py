@@ -77,3 +77,10 @@ def test_a_timeout_of_wait_that_is_no_number_is_refused(timeout: object) -> None
     nobody: Any = None
     with pytest.raises(errors.UsageError, match=r"timeout=.* is no number of seconds"):
         Run(nobody).wait(timeout)  # type: ignore[arg-type]
+
+
+def test_who_checks_nothing_loads_nothing_for_it() -> None:
+    """The making of parts loads neither checks nor what they need."""
+    code = "import sys, dcompute, dcompute.worker.tables; print([name for name in sys.modules if 'checks.' in name or 'acero' in name])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

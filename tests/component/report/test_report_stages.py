@@ -15,6 +15,7 @@ import dcompute as dc
 from dcompute.dataset.store import Store
 from dcompute.errors import DatasetNotFoundError, ReportError, UsageError
 from tests.component.reading.conftest import Did, Scene
+from tests.sane import pandera
 
 
 @pytest.fixture(autouse=True)
@@ -182,6 +183,7 @@ def test_an_empty_result_is_a_version(scene: Scene) -> None:
     [
         ({"small": pc.field("x") < 5}, "small", 6, "x=None"),
         ([lambda frame: frame.x < 5], "<lambda>", 6, "x="),
+        ({"sane": pandera.DataFrameSchema({"x": pandera.Column(int, pandera.Check.lt(5))})}, "sane", 6, "x="),
         ({"long": lambda frame: len(frame) > 100}, "long", None, ""),
         ({"said": lambda frame: frame.g.isin(["a"]).compute()}, "said", 5, ""),
     ],

@@ -16,7 +16,23 @@ from hypothesis import strategies as st
 from dcompute.dataset import checkpoint, checkpoint_file
 from dcompute.dataset.checkpoint import Checkpoints, read_state, staying
 from dcompute.dataset.checkpoint_file import from_bytes, to_bytes
-from dcompute.dataset.entries import Add, AddBatch, Adopted, Close, Entry, Hide, Open, Rename, Replace, RunInfo, Sent, SetSchema, Vacuum
+from dcompute.dataset.entries import (
+    Add,
+    AddBatch,
+    Adopted,
+    Close,
+    Drop,
+    Entry,
+    Hide,
+    Open,
+    Release,
+    Rename,
+    Replace,
+    RunInfo,
+    Sent,
+    SetSchema,
+    Vacuum,
+)
 from dcompute.dataset.log import Log
 from dcompute.dataset.names import checkpoint_name, entry_name
 from dcompute.dataset.state import State, fold
@@ -51,13 +67,24 @@ batches = st.builds(
     seconds=seconds,
     slot_seconds=seconds,
     stands_for=st.none() | names,
+    quarantined=st.lists(parts, max_size=2).map(tuple),
+    again=some_keys,
 )
+left = st.lists(st.tuples(parts.map(lambda part: part.name), st.just(((0, 1), (2, 3))) | st.just(((1, 2),))), max_size=2).map(tuple)
 actions = st.one_of(
     st.builds(Add, batches=st.lists(batches, max_size=3).map(tuple)),
     st.builds(Hide, keys=some_keys, scope=st.sampled_from(["results", "all"])),
     st.builds(
         Replace, parts=st.lists(parts.map(lambda part: part.name), max_size=2).map(tuple), by=st.tuples(parts), read_at=st.integers(0, 3)
     ),
+    st.builds(
+        Release,
+        records=left,
+        by=st.tuples(parts),
+        read_at=st.integers(0, 3),
+        admitted=some_keys.map(lambda keys: tuple((*key, "f") for key in keys)),
+    ),
+    st.builds(Drop, records=left),
     st.builds(SetSchema, schema=st.text(max_size=3)),
     st.builds(Rename, columns=st.lists(st.tuples(st.text(max_size=2), st.text(max_size=2)), max_size=2).map(tuple)),
     st.builds(Sent, batch=names, keys=some_keys),
@@ -91,6 +118,7 @@ def answers(state):
     """What a state says when it is asked."""
     return {
         "parts": list(state.counted_parts()),
+        "quarantine": list(state.quarantine_parts()),
         "batches": list(state.batches),
         "last": state.batches[-1:],
         "final": [state.is_final(key) for key in KEYS],
@@ -244,6 +272,21 @@ def spoil(inner, name, data, damage):
         other = from_bytes(data)
         other.entry_id = "another"
         inner.write(name, to_bytes(other))
+
+
+def test_a_checkpoint_says_whether_it_has_a_quarantine():
+    """One without any is as older versions read and write it; one of an older version is passed over, as it may lack some."""
+    empty = fold(entries([["open", Add(batches=(AddBatch(id="a", holds=()),))]]))
+    quarantined = PartRef(name="quarantine/q.parquet", size=1, rows=1)
+    full = fold(entries([["open", Add(batches=(AddBatch(id="a", holds=(), quarantined=(quarantined,)),))]]))
+    numbers = {checkpoint_file.VERSION: to_bytes(empty), checkpoint_file.WITH_MORE: to_bytes(full)}
+    for number, data in numbers.items():
+        file = pq.ParquetFile(io.BytesIO(data))
+        assert json.loads(file.metadata.metadata[b"dcompute"])["checkpoint"] == number
+        older = io.BytesIO()
+        pq.write_table(file.read().drop_columns(["batch.quarantined", "batch.again"]), older)
+        assert from_bytes(data) is not None
+        assert from_bytes(older.getvalue()) is None
 
 
 def test_storage_that_fails_costs_the_checkpoint_and_not_the_run(store, caplog):

@@ -49,7 +49,7 @@ class TestOrder:
         assert found.dataset == "out"
         assert list(found.inputs) == [str(Path("a.txt").resolve()), str(Path("b.txt").resolve())]
         assert found.options == {name: defaults[name] for name in found.options}
-        assert set(found.options) == set(defaults) - {"workload", "inputs", "dataset"}
+        assert set(found.options) == set(defaults) - {"workload", "inputs", "dataset", "input_checks"}  # which no option can say
 
     def test_options_of_files_reach_them(self):
         """What tells that a file changed, and how long it has to rest, are said of the files; what is gone of the run."""

@@ -13,9 +13,11 @@ from dcompute.dataset.entries import (
     AddBatch,
     Adopted,
     Close,
+    Drop,
     Entry,
     Hide,
     Open,
+    Release,
     Rename,
     Replace,
     RunInfo,
@@ -47,7 +49,10 @@ batches = st.builds(
     seconds=floats,
     slot_seconds=floats,
     stands_for=st.none() | texts,
+    quarantined=parts,
+    again=many_keys,
 )
+records = st.lists(st.tuples(texts, st.lists(st.tuples(numbers, numbers), max_size=2).map(tuple)), max_size=2).map(tuple)
 actions = st.one_of(
     st.builds(Open, epoch=numbers, run=texts, workload=texts, host=texts, boot=texts, pid=numbers, started=floats, at=floats),
     st.builds(RunInfo, run=texts, version=st.none() | texts, params_digest=texts, code_digest=texts, seed=numbers, sources=sources),
@@ -55,6 +60,10 @@ actions = st.one_of(
     st.builds(Hide, keys=many_keys, scope=st.sampled_from(["results", "all"])),
     st.builds(Vacuum, until=numbers, dropped=st.lists(texts, max_size=3).map(tuple)),
     st.builds(Replace, parts=st.lists(texts, max_size=2).map(tuple), by=parts, read_at=numbers),
+    st.builds(
+        Release, records=records, by=parts, read_at=numbers, admitted=st.lists(st.tuples(texts, texts, texts), max_size=2).map(tuple)
+    ),
+    st.builds(Drop, records=records),
     st.builds(SetSchema, schema=texts),
     st.builds(Rename, columns=st.lists(st.tuples(texts, texts), max_size=2).map(tuple)),
     st.builds(Sent, batch=texts, keys=many_keys),
@@ -89,6 +98,12 @@ def test_unknown_fields_are_dropped():
     """A field that a newer version added to an action harms no older one."""
     data = b'[{"entry": "x", "at": 1, "by": "new"}, {"do": "add", "batches": [{"id": "b", "holds": [[0, 1]], "new": 1}], "new": 2}]'
     assert Entry.from_bytes(1, data).actions == (Add(batches=(AddBatch(id="b", holds=((0, 1),)),)),)
+
+
+def test_what_checks_nothing_is_written_as_before():
+    """A dataset without a quarantine has no word in its log that older versions do not know."""
+    data = Entry(1, "id", 1.0, (Add(batches=(AddBatch(id="b", holds=((0, 1),)),)),)).to_bytes()
+    assert set(json.loads(data)[1]["batches"][0]) == {"id", "holds"}
 
 
 def test_unknown_action_names_the_format():

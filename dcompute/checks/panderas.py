@@ -1,0 +1,133 @@
+"""Schemas of pandera as checks of rows.
+
+Pandera looks at pandas dataframes. Which rows stand beside each other is chance, and must not decide: a column that pandera wants as
+integers is given as such where its values are whole, whatever other rows made of it; rows with other values in it are judged apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dcompute import zones
+from dcompute.checks.forms import Check, Said
+from dcompute.errors import CheckError, MissingExtraError
+from dcompute.secrecy import shown_value
+
+_LARGEST = 2**53
+
+
+def text_of(schema: Any) -> str:
+    """A text that changes where the schema does, as far as pandera tells."""
+    columns = [f"{name}: {column} {column.nullable} {column.unique} {column.checks}" for name, column in schema.columns.items()]
+    return "\n".join([str(schema), str(schema.checks), *columns])
+
+
+def broken_by(check: Check, table: pa.Table) -> Said:
+    """The rows that a schema does not validate.
+
+    Raises
+    ------
+    CheckError
+        A function of the schema raised.
+    """
+    rows: list[int] = []
+    reasons: list[str] = []
+    for places in _apart(check.given, table):
+        for place, reason in _failures(check, table if len(places) == table.num_rows else table.take(pa.array(places))):
+            rows.append(int(places[place]))
+            reasons.append(reason)
+    return Said(rows, reasons)
+
+
+def _apart(schema: Any, table: pa.Table) -> list[npt.NDArray[np.int64]]:
+    """The places of the rows whose values are such as the schema wants them, of those where one is null, and of the others."""
+    good, null = np.ones(table.num_rows, dtype=bool), np.zeros(table.num_rows, dtype=bool)
+    for name in _plain_integers(schema, table):
+        good &= np.asarray(_whole(table.column(name)))
+        null |= np.asarray(table.column(name).is_null())
+    return [places for mask in (good, ~good & null, ~good & ~null) if len(places := np.flatnonzero(mask))]
+
+
+def _plain_integers(schema: Any, table: pa.Table) -> Iterator[str]:
+    """Columns that the schema wants as NumPy's integers or truth values, which know no null."""
+    for name, column in schema.columns.items():
+        wanted = str(column.dtype)
+        if name in table.column_names and wanted.startswith(("int", "uint", "bool")):
+            type_ = table.schema.field(name).type
+            if pa.types.is_integer(type_) or pa.types.is_floating(type_) or pa.types.is_boolean(type_):
+                yield name
+
+
+def _whole(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    if not pa.types.is_floating(values.type):
+        return values.is_valid()
+    whole = pc.and_(pc.equal(pc.floor(values), values), pc.less_equal(pc.abs(values), _LARGEST))
+    return pc.fill_null(whole, False)
+
+
+def _failures(check: Check, table: pa.Table) -> Iterator[tuple[int, str]]:
+    """Place and reason of each failure, in the rows of this table."""
+    errors = _errors()
+    frame = _frame(check.given, table)
+    try:
+        check.given.validate(frame, lazy=True)
+    except errors.SchemaErrors as found:
+        cases = found.failure_cases
+        columns = (cases[name].tolist() for name in ("schema_context", "column", "check", "failure_case", "index"))
+        for context, column, rule, value, index in zip(*columns, strict=True):
+            yield from _of_case(check, table.num_rows, (context, column, rule, value, index))
+    except errors.SchemaError as found:
+        raise CheckError(f"the check {check.name!r} cannot be asked: {found}", check=check.name) from found
+    except Exception as error:
+        raise CheckError(f"the check {check.name!r} raised {type(error).__name__}: {error}", check=check.name) from error
+
+
+def _of_case(check: Check, count: int, case: tuple[Any, ...]) -> Iterator[tuple[int, str]]:
+    context, column, rule, value, index = case
+    where = f"{column}: " if isinstance(column, str) and context == "Column" else ""
+    text = f"{where}{rule} fails for {shown_value(str(column), value)}"
+    if index is not None and index == index:  # not a number
+        yield int(index), text
+        return
+    if isinstance(value, str) and "Error(" in value and rule != "column_in_dataframe":
+        raise CheckError(f"the check {check.name!r}: {rule} raised {value}", check=check.name)
+    # it is the column that fails, and with it each of its rows
+    yield from ((place, text) for place in range(count))
+
+
+def _frame(schema: Any, table: pa.Table) -> Any:
+    """The rows as pandas has them, numbered from 0; columns that the schema wants as integers are such where that loses nothing."""
+    for name in _plain_integers(schema, table):
+        values, wanted = table.column(name), str(schema.columns[name].dtype)
+        if pa.types.is_floating(values.type) and wanted != "bool" and bool(pc.all(_whole(values)).as_py()):
+            table = table.set_column(table.column_names.index(name), name, values.cast(pa.int64()))
+    frame = table.to_pandas()
+    for name, column in schema.columns.items():
+        wanted = str(column.dtype)
+        if name in frame.columns and wanted.startswith(("Int", "UInt", "boolean")) and str(frame[name].dtype) != wanted:
+            frame[name] = _as_nullable(table.column(name), wanted, frame[name])
+    return frame
+
+
+def _as_nullable(values: pa.ChunkedArray, wanted: str, otherwise: Any) -> Any:
+    import pandas as pd
+
+    try:
+        return pd.Series(values.to_pylist(), dtype=wanted)
+    except (TypeError, ValueError):
+        return otherwise
+
+
+def _errors() -> Any:
+    try:
+        with zones.kept():
+            import pandera.errors
+    except ImportError as error:
+        raise MissingExtraError('checks with pandera need it where items are executed: pip install "dcompute[checks]"') from error
+    return pandera.errors
