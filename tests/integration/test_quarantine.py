@@ -100,6 +100,31 @@ def test_a_released_input_that_changed_is_checked_again(tmp_path: Path) -> None:
     assert (rows(url), records(url)) == ([], [("one", "small", {"value": 8})])
 
 
+def drawn(value: int) -> dict[str, int]:
+    """A row, and a file with its number."""
+    dc.current().output("map.txt").write_text(str(value))
+    return {"x": value}
+
+
+@pytest.mark.parametrize("policy", ["keep", "refuse"])
+def test_records_of_the_quarantine_keep_their_files(tmp_path: Path, policy: Any) -> None:
+    """Vacuum and copies leave a bad row its file until it is dropped, so that a release brings it back with what it names."""
+    url, there = tmp_path / "dataset", tmp_path / "copy"
+    run(dc.workload(drawn).options(isolation="thread", checks={"positive": X > 0}, on_invalid=policy), [1, -1, -2], url)
+    dc.open(url).drop_quarantined(["-2"])
+    dc.open(url).compact(all=True)
+    assert len(dc.open(url).vacuum(retention=0).removed) >= 1
+    dc.open(url).copy(there)
+    for place in (url, there):
+        dc.open(place).release(["-1"])
+        released = dc.open(place).to_arrow(filters=[("item_key", "==", "-1")]).to_pylist()
+        assert [(row["x"], Path(row["map_url"]).read_text()) for row in released] == [(-1, "-1")]
+        assert all(Path(row["map_url"]).is_relative_to(place) for row in released)
+        dc.open(place).compact(all=True)
+        dc.open(place).vacuum(retention=0)
+        assert sorted(file.read_text() for file in (place / "files").rglob("map.txt")) == ["-1", "1"]
+
+
 def test_a_refused_item_is_an_error_where_errors_are_raised(tmp_path: Path) -> None:
     """It fails as any other item, with the name of the check."""
     refusing = THREADED.options(checks={"positive": X > 0}, on_invalid="refuse")
