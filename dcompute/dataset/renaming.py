@@ -95,7 +95,7 @@ def due_before(store: Store, state: State, declared: Pairs, *, schema: str | Non
     SchemaError
         There is no such column, two would have one name, or a declared type does not fit the columns after it.
     """
-    actions = _actions(state, declared, by_workload=True) if declared and state.schema is not None else ()
+    actions = _actions(state, declared, by_workload=True) if state.schema is not None else _noted(state, declared)
     known = next((action.schema for action in actions if isinstance(action, SetSchema)), state.schema)
 
     def example(column: str) -> str:
@@ -104,6 +104,11 @@ def due_before(store: Store, state: State, declared: Pairs, *, schema: str | Non
 
     join_declared(known, schema, example=example)
     return actions
+
+
+def _noted(state: State, declared: Pairs) -> tuple[Action, ...]:
+    """Of results that begin with the new names: the log must say so, as names alone do not tell a swap that was done from one that was not."""
+    return () if all(state.renames.did(*pair) for pair in declared) else (Rename(columns=declared),)
 
 
 def _actions(state: State, declared: Pairs, *, by_workload: bool = False) -> tuple[Action, ...]:

@@ -445,3 +445,25 @@ def test_the_declared_schema_is_held_against_the_new_names(store):
     assert isinstance(schema_, SetSchema)
     with pytest.raises(SchemaError, match=r"'x' as int64, and the dataset has it as string \(item 'a' has 'text'\)"):
         due_before(store, state, (("x", "y"), ("y", "x")), schema=to_text(declared({"x": "int64"})))
+
+
+@pytest.mark.parametrize("renames", [(("x", "y"), ("y", "x")), (("x", "y"), ("y", "z")), (("x", "y"),)])
+def test_a_dataset_that_begins_with_the_new_names_keeps_its_rows(store, renames):
+    """The same line again renames nothing: a swap cannot be told from the columns, so the first run notes that it holds."""
+    driving = Driving(store, "r1")
+    driving.writer.commit(due_before(store, driving.writer.state, renames, schema=None))
+    driving.add({"a": [{"x": 1, "y": -1, "z": 0}]})
+    driving.close()
+    again = open_dataset(store)[1]
+    assert due_before(store, again, renames, schema=None) == ()
+    assert rows(store) == {"a": {"x": 1, "y": -1, "z": 0}}
+    assert dc.preview(dc.workload(renames=dict(renames))(lambda n: {"x": n}), [1], store.path(""), name="flux").todo == 1
+
+
+def test_what_holds_from_the_start_is_noted_once(store):
+    """Runs without a result note it no second time, and a declaration that grew is noted whole."""
+    driving = Driving(store, "r1")
+    driving.writer.commit(due_before(store, driving.writer.state, (("x", "y"),), schema=None))
+    assert due_before(store, driving.writer.state, (("x", "y"),), schema=None) == ()
+    assert due_before(store, driving.writer.state, (("x", "y"), ("a", "b")), schema=None) == (Rename(columns=(("x", "y"), ("a", "b"))),)
+    assert due_before(store, driving.writer.state, (), schema=None) == ()
