@@ -84,7 +84,7 @@ def _failures(check: Check, table: pa.Table) -> Iterator[tuple[int, str]]:
             yield from _of_case(check, table.num_rows, (context, column, rule, value, index))
     except errors.SchemaError as found:
         raise CheckError(f"the check {check.name!r} cannot be asked: {found}", check=check.name) from found
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise CheckError(f"the check {check.name!r} raised {type(error).__name__}: {error}", check=check.name) from error
 
 

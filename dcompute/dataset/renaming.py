@@ -107,7 +107,7 @@ def due_before(store: Store, state: State, declared: Pairs, *, schema: str | Non
 
 
 def _noted(state: State, declared: Pairs) -> tuple[Action, ...]:
-    """Of results that begin with the new names: the log must say so, as names alone do not tell a swap that was done from one that was not."""
+    """Of results that begin with the new names the log must say so: names alone do not tell a swap that was done from one that was not."""
     return () if all(state.renames.did(*pair) for pair in declared) else (Rename(columns=declared),)
 
 

@@ -109,7 +109,7 @@ class _Judging:
 def _asked(check: Check, value: Any) -> Any:
     try:
         return check.given(value)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise raised(check, error) from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,11 @@ def test_a_check_that_raises_is_told_as_such_and_hurts_its_own_item_only() -> No
     assert found[1]["message"] == "the check 'short' raised TypeError: object of type 'int' has no len()"
     found = told(VALUE > 0, [1, "text", -1])
     assert {index: failure["error"].rpartition(".")[2] for index, failure in found.items()} == {1: "CheckError", 2: "CheckFailed"}
+
+
+def test_a_check_that_ends_its_process_fails_as_one_that_raises() -> None:
+    """It is a script's way out, and no way out of a batch."""
+    assert told({"leaving": lambda _: sys.exit(3)}, [1])[0]["message"] == "the check 'leaving' raised SystemExit: 3"
 
 
 @pytest.mark.parametrize("answer", [1, "yes", np.array([True])])

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -152,7 +153,17 @@ def test_a_check_that_raises_fails_only_the_items_that_it_raises_for(tmp_path: P
     assert made.attempts[1]["message"] == "the check 'steady' raised LookupError: seven"
 
 
-@pytest.mark.parametrize("answer", [True, [True, True], ["yes"], pa.array([1]), None])
+def test_a_check_that_ends_its_process_fails_as_one_that_raises(tmp_path: Path) -> None:
+    """It is a script's way out, and no way out of a batch."""
+
+    def leaving(table: pa.Table) -> Any:
+        raise SystemExit(3)
+
+    made = Made(tmp_path, [{"x": 1}], leaving)
+    assert made.failures == {0: ("permanent", "dcompute.errors.CheckError")}
+
+
+@pytest.mark.parametrize("answer", [True, [True, True], ["yes"], pa.array([1]), pd.DataFrame({"x": [True]}), None])
 def test_a_check_that_does_not_say_of_each_row_is_at_fault(tmp_path: Path, answer: Any) -> None:
     """One value for all, too many, or no truth values: nothing passes silently."""
     made = Made(tmp_path, [{"x": 1}], {"odd": lambda _: answer})
