@@ -142,9 +142,10 @@ def why_all(making: Making, taken: Mapping[str, Taken], first: str, *, full: boo
         before = base.sources[name]
         if one.schema != base.columns[name]:
             return f"the columns of {name} changed"
-        if [(place.url, place.id) for place in before] != [(place.url, place.id) for place in one.places]:
+        behind = report.sources[name].behind(before)
+        if behind.reason or [place.url for place in before] != [place.url for place in one.places]:
             return f"{name} is not the same as before"
-        if name != first and report.sources[name].behind(before):
+        if name != first and behind:
             return f"{name} changed"
     return ""
 

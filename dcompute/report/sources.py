@@ -208,16 +208,20 @@ class Published(Source):
         if version is None:
             raise UsageError(f"the report {self.report.name!r} has published nothing yet: run it first, or run this one with upstream=True")
         rows = reading(self.report.shelf.store, from_text(version.schema), version.files, self.report.name)
-        place = Place(url=self.report.url, id="", number=version.number)
+        place = Place(url=self.report.url, id=version.id, number=version.number)
         return Taken((place,), digest_of(str(rows.schema)), rows, FileUnits(rows.rows, version.files))
 
     def behind(self, places: Sequence[Place]) -> Behind:
         """What changed since."""
-        number = places[0].number if places and places[0].url == self.report.url else 0
+        number, id_ = (places[0].number, places[0].id) if places and places[0].url == self.report.url else (0, "")
         later = list(self.report.shelf.since(number))
-        if not later and self.report.shelf.read(number) is None:
-            return Behind(reason=f"version {number} of report {self.report.name!r} is gone")
-        return Behind(commits=len(later), since=later[0].published if later else None)
+        found = self.report.shelf.read(number) if number else None
+        reason = ""
+        if found is None and (number or not later):
+            reason = f"version {number} of report {self.report.name!r} is gone"
+        elif found is not None and id_ and found.id != id_:
+            reason = f"report {self.report.name!r} was made anew: its version {number} is not the one that was read"
+        return Behind(commits=len(later), since=later[0].published if later else None, reason=reason)
 
 
 def sources_of(given: Any) -> tuple[dict[str, Source], bool]:

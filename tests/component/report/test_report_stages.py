@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,37 @@ def test_stages_run_in_their_order(scene: Scene) -> None:
     assert (status.state, status.commits, status.upstream[0].state) == ("behind", 1, "behind")
     assert summed.run(upstream=True).rows_in == {"clean": 8}
     assert summed.status().state == "up to date"
+
+
+def test_a_source_that_was_made_anew_is_another_one(scene: Scene) -> None:
+    """A version with the number that was read, published after its folder was removed, is news to what reads it, in portions too."""
+    cleaned = dc.Report("clean", url(scene), clean)
+    whole = dc.Report("whole", cleaned, same)
+    merged = dc.Report("merged", cleaned, same, mergeable="partition")
+    for report in (whole, merged):
+        assert report.run(upstream=True).rows == 7
+    shutil.rmtree(cleaned.url)
+    scene.add(Did("n", rows=[{"g": "a", "x": 7}])).publish()
+    assert cleaned.run().number == 1
+    for report in (whole, merged):
+        status = report.status()
+        assert (status.state, status.reasons) == ("behind", ("report 'clean' was made anew: its version 1 is not the one that was read",))
+        assert report.run().rows == 8
+        assert report.status().state == "up to date"
+
+
+def test_a_dataset_that_lost_its_newest_entries_means_all(scene: Scene) -> None:
+    """Restored from an older copy, a dataset has rows no more that a portion still has: nothing of it stays."""
+    report = dc.Report("all", url(scene), same, mergeable="partition")
+    (older := Path(url(scene)).with_name("older")).mkdir()
+    shutil.copytree(Path(url(scene)) / "log", older / "log")
+    scene.add(Did("n", rows=[{"g": "a", "x": 7}])).publish()
+    assert report.run().rows == 11
+    shutil.rmtree(Path(url(scene)) / "log")
+    (older / "log").rename(Path(url(scene)) / "log")
+    assert report.status().state == "behind"
+    version = report.run()
+    assert (version.rows, version.reason) == (10, "lab is not the same as before")
 
 
 def test_a_source_of_two_stages_is_asked_once(scene: Scene) -> None:
