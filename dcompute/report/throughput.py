@@ -21,7 +21,8 @@ def throughput(counted: Counted, *, bins: int = MOST_BINS) -> pa.Table:
     ``ended``, ``failed``   attempts that ended in the bin, and those of them that failed
     ``rows``                rows of results in them
     ``rate``                ``ended / seconds``
-    ``busy``                attempts at work on the average of the bin: the integral of their number over it, divided by ``seconds``
+    ``busy``                attempts at work on the average of the bin: the integral of their number over it, divided by ``seconds``; those
+                            of one call (``group=``) count as one, and end with it
     ``held``                the same of batches, each of which has a slot from its first item's begin to its last item's end
     ======================  ========================================================================================================
 
