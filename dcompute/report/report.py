@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from html import escape
 from os import PathLike
@@ -20,6 +20,7 @@ from dcompute.dataset.store import Store
 from dcompute.dataset.vacuum import seconds_of
 from dcompute.errors import UsageError
 from dcompute.report.checks import RowCheck, WholeCheck, checks_of
+from dcompute.report.combining import Combine
 from dcompute.report.freshness import Freshness, freshness
 from dcompute.report.publishing import Shelf
 from dcompute.report.rows import reading
@@ -55,7 +56,8 @@ class Report(Stage):
         list of them: the same, and rows with the same values there are then brought together by ``combine``. Then only what changed is
         computed again.
     combine
-        Of a report that is mergeable by key: ``{"n": "sum", "low": "min"}`` by column, or a function of a Dask dataframe with all rows.
+        Of a report that is mergeable by key: ``{"n": "sum", "low": "min"}`` for each other column (``"sum"``, ``"prod"``, ``"min"`` or
+        ``"max"``), or a function of a Dask dataframe with all rows.
     balanced
         Promised: each row of the first source comes out, or is dropped by :func:`dcompute.drop`.
     keep
@@ -299,23 +301,11 @@ def _combining(mergeable: Any, combine: Any) -> Callable[[Any], Any] | None:
         if combine is not None:
             raise UsageError("combine= brings rows with the same key together: say mergeable= with the columns of the key")
         return None
-    keys = [mergeable] if isinstance(mergeable, str) else list(mergeable)
+    keys = [mergeable] if isinstance(mergeable, str) else list(mergeable) if isinstance(mergeable, Iterable) else []
     if not keys or not all(isinstance(key, str) for key in keys):
         raise UsageError(f'mergeable={mergeable!r}: say "partition", or the columns of the key')
     if isinstance(combine, Mapping) and combine:
-        return Combine(tuple(keys), dict(combine))
+        return Combine(keys, combine)
     if not callable(combine):
         raise UsageError(f'report mergeable by {", ".join(keys)}: say how rows of one key come together, as combine={{"n": "sum"}}')
     return cast("Callable[[Any], Any]", combine)
-
-
-class Combine:
-    """Brings rows with the same key together, column by column."""
-
-    def __init__(self, keys: tuple[str, ...], how: Mapping[str, str]) -> None:
-        self.keys = keys
-        self.how = dict(how)
-
-    def __call__(self, frame: Any) -> Any:
-        """A row a key."""
-        return frame.groupby(list(self.keys), dropna=False).agg(self.how).reset_index()
