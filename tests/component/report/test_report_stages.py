@@ -15,6 +15,8 @@ import pytest
 import dcompute as dc
 from dcompute.dataset.store import Store
 from dcompute.errors import DatasetNotFoundError, ReportError, UsageError
+from dcompute.report.publishing import folder_of, version_name
+from dcompute.testing import Fault, FaultStore
 from tests.component.reading.conftest import Did, Scene
 from tests.sane import pandera
 
@@ -271,6 +273,40 @@ def test_failures_are_remembered_until_it_works(scene: Scene) -> None:
     working = dc.Report("r", url(scene), same)
     working.run()
     assert working.status().state == "up to date"
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("write", "status.json"),
+        Fault("read", "status.json"),
+        Fault("remove", "*.parquet", error=PermissionError("not yours")),
+        Fault("read", version_name(1), skip=1),
+    ],
+)
+def test_what_went_wrong_is_told_even_where_no_word_of_it_can_be_left(scene: Scene, fault: Fault, caplog: pytest.LogCaptureFixture) -> None:
+    """Storage that fails while a failure is cleaned up after does not hide it: the report's own error comes out, the other is logged."""
+    report = dc.Report("r", url(scene), lambda raw: raw[raw.x > 3], balanced=True)
+    report.shelf.store = FaultStore(report.shelf.store, [fault])
+    with pytest.raises(ReportError, match="10 rows in"), caplog.at_level("WARNING", "dcompute.report"):
+        report.run()
+    assert fault.times == 0
+    assert [record.action for record in caplog.records] == ["report_left_behind"]  # type: ignore[attr-defined]
+
+
+def test_a_version_that_counts_is_given_where_older_ones_cannot_be_cleaned_up(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    """Published is published: what fails after it is logged, and the next run cleans up."""
+    report = dc.Report("r", url(scene), same, keep=1, retention=0)
+    report.run()
+    scene.add(Did("n1", rows=[{"g": "a", "x": 1}])).publish()
+    report.shelf.store = FaultStore(report.shelf.store, [Fault("remove")])
+    with caplog.at_level("WARNING", "dcompute.report"):
+        assert report.run().number == 2
+    assert [record.action for record in caplog.records] == ["report_left_behind"]  # type: ignore[attr-defined]
+    assert report.shelf.store.names(folder_of(1))
+    scene.add(Did("n2", rows=[{"g": "a", "x": 1}])).publish()
+    assert report.run().number == 3
+    assert not report.shelf.store.names(folder_of(1))
 
 
 def test_a_task_that_fails_is_told_as_the_report_s(scene: Scene) -> None:
