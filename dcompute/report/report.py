@@ -25,7 +25,7 @@ from dcompute.report.freshness import Freshness, freshness
 from dcompute.report.publishing import Shelf
 from dcompute.report.rows import reading
 from dcompute.report.sources import Published, Stage, digest_of, sources_of
-from dcompute.report.versions import Version
+from dcompute.report.versions import Place, Version
 from dcompute.report.writing import promised_schema
 
 _NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.-]{0,99}")
@@ -189,7 +189,7 @@ class Report(Stage):
     def moved(self, version: Version) -> bool:
         """Whether a version is not what would be computed now, from the sources as they are."""
         return version.digest != self.digest or any(
-            bool(source.behind(version.sources.get(name, ()))) for name, source in self.sources.items()
+            bool(source.behind(places)) for source, places in zip(self.sources.values(), self._read(version), strict=True)
         )
 
     @property
@@ -220,10 +220,18 @@ class Report(Stage):
                 known[report.url] = report._status(known)
             upstream.append(known[report.url])
         version = self.newest()
-        found = {} if version is None else {name: source.behind(version.sources.get(name, ())) for name, source in self.sources.items()}
+        read = [] if version is None else self._read(version)
+        found = {name: source.behind(places) for (name, source), places in zip(self.sources.items(), read, strict=False)}
         changed = "what is declared changed" if version is not None and version.digest != self.digest else ""
         failure = self.shelf.failure()
         return freshness(version, failure, found, name=self.name, url=self.url, now=self.now(), changed=changed, upstream=upstream)
+
+    def _read(self, version: Version) -> list[Sequence[Place]]:
+        """Of each source, what a version read of it."""
+        if not self.by_name and len(version.sources) == 1:
+            # it is called as its folder is, which may have moved
+            return list(version.sources.values())
+        return [version.sources.get(name, ()) for name in self.sources]
 
     def _feeding(self) -> list[Report]:
         """The reports among its sources."""
@@ -231,11 +239,13 @@ class Report(Stage):
         return [stage for stage in stages if isinstance(stage, Report)]
 
     def _reading(self, columns: Sequence[str] | None, number: int | None) -> Reading:
+        if number is not None and (not isinstance(number, int) or isinstance(number, bool) or number < 1):
+            raise UsageError(f"version={number!r}: give the number of a version, which is 1 or more")
         found = self.newest() if number is None else self.shelf.read(number)
         if found is None:
             what = "has published nothing yet: run it first" if number is None else f"has no version {number}"
             raise UsageError(f"the report {self.name!r} at {self.url} {what}")
-        return reading(self.shelf.store, from_text(found.schema), found.files, self.name, columns)
+        return reading(self.shelf.store, from_text(found.schema), found.files, self.name, columns, number=found.number)
 
     def _found_root(self, store: str | PathLike[str] | None, storage_options: Mapping[str, Any] | None) -> Store:
         if store is not None:
