@@ -127,7 +127,7 @@ def run(ctx: click.Context, /, **given: Any) -> None:
         click.echo(in_options(str(dc.preview(order.workload, order.inputs, order.dataset, **order.options))))
         return
     started = dc.map(order.workload, order.inputs, order.dataset, **order.options)
-    with _terminated_as_interrupted():
+    with terminated_as_interrupted():
         try:
             started.wait(progress="quiet" if given["quiet"] else given["progress"])
         except DcomputeError:
@@ -211,8 +211,8 @@ def _show(started: Run, given: dict[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """Let SIGTERM (a batch system's warning, ``kill``) end a run as Ctrl-C does."""
+def terminated_as_interrupted() -> Iterator[None]:
+    """Let SIGTERM (a batch system's warning, ``kill``) end what is done as Ctrl-C does."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt

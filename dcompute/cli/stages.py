@@ -12,6 +12,7 @@ import click
 
 from dcompute.cli import exits
 from dcompute.cli.options import Headed, Names, option
+from dcompute.cli.run import terminated_as_interrupted
 from dcompute.cli.tables import print_json, print_table, rows, to_json
 from dcompute.cli.target import named
 from dcompute.errors import DatasetError, ReportError, StoreError, UsageError
@@ -52,7 +53,7 @@ def run(target: str, upstream: bool, full: bool, watch: float | None, scheduler:
             if version.is_new or watch is None:
                 _say(version, as_json)
 
-    with _client(scheduler) as client:
+    with terminated_as_interrupted(), _client(scheduler) as client:
         if watch is None:
             once()
         else:
@@ -124,7 +125,7 @@ def watched(once: Callable[[], None], wait: Callable[[], None]) -> None:
 def _report(target: str) -> Report:
     from dcompute.report.report import Report
 
-    found = named(target, "report")
+    found = named(target, "report", lambda value: isinstance(value, Report))
     if not isinstance(found, Report):
         raise UsageError(f"{target} is of type {type(found).__name__}, not a dc.Report")
     return found

@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -33,7 +34,7 @@ def load(target: str) -> Any:
     return value
 
 
-def named(target: str, what: str) -> Any:
+def named(target: str, what: str, suits: Callable[[Any], bool] = callable) -> Any:
     """Whatever ``target`` names; see :func:`load`.
 
     Parameters
@@ -42,12 +43,14 @@ def named(target: str, what: str) -> Any:
         ``pkg.module:name`` or ``file.py:name``.
     what
         What it should name, for the error where its form names nothing.
+    suits
+        Whether a value could be meant, for the error where the name is not there.
     """
     place, colon, name = target.rpartition(":")
     if not colon or not place or not name:
         raise UsageError(f"{target!r} does not name a {what}: write pkg.module:name or file.py:name")
     module = _from_file(Path(place)) if place.endswith(".py") else _from_name(place)
-    return _attribute(module, name, place)
+    return _attribute(module, name, place, suits)
 
 
 def _from_name(name: str) -> ModuleType:
@@ -114,17 +117,17 @@ def _ours(filename: str) -> bool:
     return filename == __file__ or filename.startswith("<frozen importlib")
 
 
-def _attribute(module: ModuleType, name: str, place: str) -> Any:
+def _attribute(module: ModuleType, name: str, place: str, suits: Callable[[Any], bool]) -> Any:
     value: Any = module
     for part in name.split("."):
         if not hasattr(value, part):
-            raise UsageError(f"{place} has no {name!r}{_alike(module, name)}")
+            raise UsageError(f"{place} has no {name!r}{_alike(module, name, suits)}")
         value = getattr(value, part)
     return value
 
 
-def _alike(module: ModuleType, name: str) -> str:
-    names = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+def _alike(module: ModuleType, name: str, suits: Callable[[Any], bool]) -> str:
+    names = [key for key, value in vars(module).items() if suits(value) and not key.startswith("_")]
     close = difflib.get_close_matches(name, names, n=1)
     if close:
         return f"; is {close[0]!r} meant?"

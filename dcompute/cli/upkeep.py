@@ -119,7 +119,8 @@ def rename(dataset: str, columns: tuple[str, ...], as_json: bool) -> None:
 def archive(dataset: str, url: str, as_json: bool) -> None:
     """Copy what counts in DATASET now to URL, where it is a dataset of its own: read it there, or go on with it.
 
-    A run may be at work. What it adds meanwhile is not in the copy. Where the copy is interrupted, the same line goes on with it.
+    A run may be at work. What it adds meanwhile is not in the copy. Where the copy is interrupted, the same line goes on with it. Reports
+    are not copied: they are computed again from the copy.
 
     \b
     Example:

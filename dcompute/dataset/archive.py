@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dcompute.dataset.entries import Action, Adopted, Entry, Vacuum
-from dcompute.dataset.names import ATTEMPTS, DATASET, RESULTS, entry_name, new_id, started_name
+from dcompute.dataset.listing import below
+from dcompute.dataset.names import ATTEMPTS, DATASET, REPORTS, RESULTS, entry_name, new_id, started_name
 from dcompute.dataset.parts import gone
 from dcompute.dataset.produced import has_files, listed, named
 from dcompute.dataset.remote import together
@@ -29,15 +30,18 @@ class Copied:
     number: int  #: of the last entry that it has
     files: int
     bytes: int  #: of the parts, and of files that items produced
+    reports: tuple[str, ...] = ()  #: that lie in the dataset and are not in the copy
 
     def __str__(self) -> str:
-        return f"{self.url} as of entry {self.number:,} was copied to {self.to}: {self.files:,} files ({self.bytes / 1e6:,.1f} MB)"
+        left = f", without its reports ({', '.join(self.reports)}): they are computed again from the copy" if self.reports else ""
+        return f"{self.url} as of entry {self.number:,} was copied to {self.to}: {self.files:,} files ({self.bytes / 1e6:,.1f} MB){left}"
 
 
 def copy(store: Store, target: Store, at: int | None = None) -> Copied:
     """Copy what counts, as the log says; a run may be at work, and what it adds meanwhile is not in the copy.
 
-    A copy that was interrupted is no dataset yet, and goes on when it is made again before the dataset has changed.
+    A copy that was interrupted is no dataset yet, and goes on when it is made again before the dataset has changed. Reports that lie in the
+    dataset are not copied: of another dataset they would be computed again.
 
     Parameters
     ----------
@@ -72,7 +76,9 @@ def copy(store: Store, target: Store, at: int | None = None) -> Copied:
     # from here on it is a dataset
     create_dataset(target)
     size = sum(target.size(name) if expected is None else expected for name, expected in sizes.items())
-    return Copied(url=store.url, to=target.url, number=state.number, files=len(sizes) + claims + state.number, bytes=size)
+    return Copied(
+        url=store.url, to=target.url, number=state.number, files=len(sizes) + claims + state.number, bytes=size, reports=_reports(store)
+    )
 
 
 def _parts(state: State) -> dict[str, int | None]:
@@ -80,6 +86,12 @@ def _parts(state: State) -> dict[str, int | None]:
     marks: dict[str, int | None] = {counted.mark: None for counted in state.batches}
     quarantine = {part.name: part.size for part in state.quarantine_parts()}
     return {part.name: part.size for part in state.counted_parts()} | quarantine | marks
+
+
+def _reports(store: Store) -> tuple[str, ...]:
+    """Names of the reports that were published in a dataset."""
+    places = (name.split("/") for name in below(store, REPORTS))
+    return tuple(sorted({place[1] for place in places if place[2:3] == ["versions"]}))
 
 
 class _Carrier:

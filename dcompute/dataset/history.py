@@ -138,7 +138,11 @@ def number_at(log: Log, at: Any) -> int:
         if not 1 <= moment <= end:
             raise UsageError(f"at={at!r}: the log of {log.store.url} has entries 1 to {end}; see history()")
         return moment
-    return _last_before(log, moment.timestamp(), end)
+    try:
+        time = moment.timestamp()
+    except (ValueError, OverflowError, OSError) as error:
+        raise UsageError(f"at={at!r} is a time that cannot be told on this machine ({error}): give one since 1970") from error
+    return _last_before(log, time, end)
 
 
 def refuse_removed(store: Store, state: State) -> None:

@@ -17,6 +17,8 @@ RESULTS = "results"
 #: What items produced lies below it, a folder an execution of a batch, and in that a folder an item.
 FILES = "files"
 QUARANTINE = "quarantine"
+#: What reports on it published, a folder a report.
+REPORTS = "reports"
 
 #: Files of a writer that has not finished begin with this; no listing shows them, and what a killed writer leaves of them means nothing.
 TEMPORARY = ".tmp-"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any
@@ -53,7 +54,7 @@ def cost(counted: Counted, *, price: float | Mapping[str, float]) -> pa.Table:
     price
         Of an hour of a node; or a mapping of patterns of host names (``"gpu-*"``) to prices, of which the first that fits counts.
     """
-    prices = dict(price) if isinstance(price, Mapping) else {"*": float(price)}
+    prices = _prices(price)
     rows: dict[Any, dict[str, Any]] = {}
     for one in USAGE.by(counted["usage"], ["run", "workload", "host"]).to_pylist():
         seconds = seconds_of(one)
@@ -76,6 +77,15 @@ def _nothing(one: dict[str, Any]) -> dict[str, Any]:
     return {name: one[name] for name in ("run", "workload", "began")} | dict.fromkeys(
         ("hosts", "node_hours", "cost", "succeeded", "wasted", "duration"), 0
     )
+
+
+def _prices(price: Any) -> dict[str, float]:
+    prices = dict(price) if isinstance(price, Mapping) else {"*": price}
+    for pattern, one in prices.items():
+        is_number = isinstance(one, int | float) and not isinstance(one, bool)
+        if not isinstance(pattern, str) or not is_number or not math.isfinite(one) or one < 0:
+            raise UsageError(f"price={price!r}: give what a node costs an hour, such as 0.8, or patterns of host names with theirs")
+    return prices
 
 
 def _price(prices: Mapping[str, float], host: str) -> float:

@@ -35,7 +35,7 @@ def drop(frame: Any, mask: Any, reason: str) -> Any:
     """
     if not isinstance(reason, str) or not reason:
         raise UsageError(f"dc.drop(..., reason={reason!r}): say in words why these rows go")
-    plain = plain_mask(mask)
+    plain = _of_rows_in(frame, plain_mask(mask))
     counts = _COUNTS.get()
     if counts is not None:
         counts.append((reason, plain.sum()))
@@ -51,6 +51,26 @@ def counting() -> Iterator[list[tuple[str, Any]]]:
         yield counts
     finally:
         _COUNTS.reset(token)
+
+
+def _of_rows_in(frame: Any, plain: Any) -> Any:
+    """The mask for the rows of a dataframe; it may be of the dataframe as it was before others went."""
+    if not hasattr(plain, "npartitions"):
+        return _of_rows(frame, plain)
+    if any(one._name == frame._name for one in plain.expr.walk()):
+        return plain
+    # one column is enough to know which rows there are: the others need not be read for it
+    narrow = frame[[min(frame.columns, key=lambda name: frame.dtypes[name].kind not in "biuf")]]
+    return narrow.map_partitions(_of_rows, plain, meta=(None, "bool"), align_dataframes=False)
+
+
+def _of_rows(frame: Any, plain: Any) -> Any:
+    if plain.index.equals(frame.index):
+        return plain
+    found = plain.reindex(frame.index)
+    if found.isna().any():
+        raise UsageError("dc.drop(frame, mask, reason): the mask has no value for some rows of the dataframe: make it of this dataframe")
+    return found.astype("bool")
 
 
 def plain_mask(mask: Any) -> Any:

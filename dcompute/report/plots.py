@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -105,7 +107,7 @@ def _bars(table: pa.Table, title: str) -> Any:
     if not table.num_rows:
         return None
     rows = table.slice(0, MOST_BARS).to_pylist()[::-1]
-    names = [_name(row["name"]) for row in rows]
+    names = labels([row["name"] for row in rows])
     drawn = _figure(f"failed attempts, {title}", y_range=names)
     drawn.hbar(y=names, right=[row["attempts"] for row in rows], height=0.7, color=_RED)
     return drawn
@@ -118,8 +120,7 @@ def _idle(table: pa.Table) -> Any:
     if not rows:
         return None
     several = len({(row["workload"], row["version"]) for row in rows}) > 1
-    names = [_name(f"{row['workload']} {row['version'] or ''} {row['host']}" if several else row["host"]) for row in rows]
-    names = [f"{name} {names[:at].count(name) + 1}" if name in names[:at] else name for at, name in enumerate(names)]
+    names = labels([f"{row['workload']} {row['version'] or ''} {row['host']}" if several else row["host"] for row in rows])
     drawn = _figure(f"shares of slot time, by host and {ALL}", y_range=names, x_range=(0, 1))
     source = ColumnDataSource({"name": names, **{share: [row[share] for row in rows] for share in _SHARES}})
     drawn.hbar_stack(
@@ -158,6 +159,16 @@ def _with_legend(drawn: Any) -> Any:
     return drawn
 
 
-def _name(text: str | None) -> str:
-    text = text or "(unknown)"
-    return text if len(text) <= 40 else f"{text[:37]}..."
+def labels(texts: Sequence[str | None]) -> list[str]:
+    """Names for bars: short, and no two of them equal, which a plot cannot have."""
+    found: list[str] = []
+    for text in texts:
+        short = _short(text or "(unknown)")
+        several = (f"{short} {number}" for number in count(2))
+        found.append(short if short not in found else next(name for name in several if name not in found))
+    return found
+
+
+def _short(text: str) -> str:
+    # what begins alike, as names of exceptions do, differs at its end
+    return text if len(text) <= 40 else f"{text[:17]}...{text[-20:]}"

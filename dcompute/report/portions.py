@@ -9,6 +9,7 @@ from typing import Any
 
 from dcompute.dataset.names import new_id
 from dcompute.dataset.schema import from_text
+from dcompute.report.combining import Combine
 from dcompute.report.computing import Job, Result, call_all
 from dcompute.report.incremental import Plan, all_of, some_of
 from dcompute.report.making import Made, Making, broken_in
@@ -35,7 +36,7 @@ class InPortions:
         before = base.portions if base is not None and not plan.reason else ()
         merged = [before[index] for index in plan.merge]
         frames = [self._frames(names) for names in plan.compute]
-        jobs = [self.making.job({name: one.reading.to_dask() for name, one in each.items()}) for each in frames]
+        jobs = [self._job(each) for each in frames]
         if merged:
             jobs.append(self._merging(merged))
         by_key = self.making.report.combine is not None
@@ -73,6 +74,11 @@ class InPortions:
 
     def _frames(self, names: Sequence[str]) -> dict[str, Taken]:
         return {**self.taken, self.first: replace(self.taken[self.first], reading=self.units.reading(names))}
+
+    def _job(self, frames: Mapping[str, Taken]) -> Job:
+        report = self.making.report
+        job = self.making.job({name: one.reading.to_dask() for name, one in frames.items()})
+        return replace(job, function=report.combine.checked(report.name, job.function)) if isinstance(report.combine, Combine) else job
 
     def _merging(self, merged: Sequence[Portion]) -> Job:
         base = self.making.base
@@ -142,9 +148,10 @@ def why_all(making: Making, taken: Mapping[str, Taken], first: str, *, full: boo
         before = base.sources[name]
         if one.schema != base.columns[name]:
             return f"the columns of {name} changed"
-        if [(place.url, place.id) for place in before] != [(place.url, place.id) for place in one.places]:
+        behind = report.sources[name].behind(before)
+        if behind.reason or [place.url for place in before] != [place.url for place in one.places]:
             return f"{name} is not the same as before"
-        if name != first and report.sources[name].behind(before):
+        if name != first and behind:
             return f"{name} changed"
     return ""
 

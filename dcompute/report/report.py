@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from html import escape
 from os import PathLike
@@ -20,11 +20,12 @@ from dcompute.dataset.store import Store
 from dcompute.dataset.vacuum import seconds_of
 from dcompute.errors import UsageError
 from dcompute.report.checks import RowCheck, WholeCheck, checks_of
+from dcompute.report.combining import Combine
 from dcompute.report.freshness import Freshness, freshness
 from dcompute.report.publishing import Shelf
 from dcompute.report.rows import reading
 from dcompute.report.sources import Published, Stage, digest_of, sources_of
-from dcompute.report.versions import Version
+from dcompute.report.versions import Place, Version
 from dcompute.report.writing import promised_schema
 
 _NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.-]{0,99}")
@@ -55,7 +56,8 @@ class Report(Stage):
         list of them: the same, and rows with the same values there are then brought together by ``combine``. Then only what changed is
         computed again.
     combine
-        Of a report that is mergeable by key: ``{"n": "sum", "low": "min"}`` by column, or a function of a Dask dataframe with all rows.
+        Of a report that is mergeable by key: ``{"n": "sum", "low": "min"}`` for each other column (``"sum"``, ``"prod"``, ``"min"`` or
+        ``"max"``), or a function of a Dask dataframe with all rows.
     balanced
         Promised: each row of the first source comes out, or is dropped by :func:`dcompute.drop`.
     keep
@@ -187,7 +189,7 @@ class Report(Stage):
     def moved(self, version: Version) -> bool:
         """Whether a version is not what would be computed now, from the sources as they are."""
         return version.digest != self.digest or any(
-            bool(source.behind(version.sources.get(name, ()))) for name, source in self.sources.items()
+            bool(source.behind(places)) for source, places in zip(self.sources.values(), self._read(version), strict=True)
         )
 
     @property
@@ -218,10 +220,18 @@ class Report(Stage):
                 known[report.url] = report._status(known)
             upstream.append(known[report.url])
         version = self.newest()
-        found = {} if version is None else {name: source.behind(version.sources.get(name, ())) for name, source in self.sources.items()}
+        read = [] if version is None else self._read(version)
+        found = {name: source.behind(places) for (name, source), places in zip(self.sources.items(), read, strict=False)}
         changed = "what is declared changed" if version is not None and version.digest != self.digest else ""
         failure = self.shelf.failure()
         return freshness(version, failure, found, name=self.name, url=self.url, now=self.now(), changed=changed, upstream=upstream)
+
+    def _read(self, version: Version) -> list[Sequence[Place]]:
+        """Of each source, what a version read of it."""
+        if not self.by_name and len(version.sources) == 1:
+            # it is called as its folder is, which may have moved
+            return list(version.sources.values())
+        return [version.sources.get(name, ()) for name in self.sources]
 
     def _feeding(self) -> list[Report]:
         """The reports among its sources."""
@@ -229,11 +239,13 @@ class Report(Stage):
         return [stage for stage in stages if isinstance(stage, Report)]
 
     def _reading(self, columns: Sequence[str] | None, number: int | None) -> Reading:
+        if number is not None and (not isinstance(number, int) or isinstance(number, bool) or number < 1):
+            raise UsageError(f"version={number!r}: give the number of a version, which is 1 or more")
         found = self.newest() if number is None else self.shelf.read(number)
         if found is None:
             what = "has published nothing yet: run it first" if number is None else f"has no version {number}"
             raise UsageError(f"the report {self.name!r} at {self.url} {what}")
-        return reading(self.shelf.store, from_text(found.schema), found.files, self.name, columns)
+        return reading(self.shelf.store, from_text(found.schema), found.files, self.name, columns, number=found.number)
 
     def _found_root(self, store: str | PathLike[str] | None, storage_options: Mapping[str, Any] | None) -> Store:
         if store is not None:
@@ -299,23 +311,11 @@ def _combining(mergeable: Any, combine: Any) -> Callable[[Any], Any] | None:
         if combine is not None:
             raise UsageError("combine= brings rows with the same key together: say mergeable= with the columns of the key")
         return None
-    keys = [mergeable] if isinstance(mergeable, str) else list(mergeable)
+    keys = [mergeable] if isinstance(mergeable, str) else list(mergeable) if isinstance(mergeable, Iterable) else []
     if not keys or not all(isinstance(key, str) for key in keys):
         raise UsageError(f'mergeable={mergeable!r}: say "partition", or the columns of the key')
     if isinstance(combine, Mapping) and combine:
-        return Combine(tuple(keys), dict(combine))
+        return Combine(keys, combine)
     if not callable(combine):
         raise UsageError(f'report mergeable by {", ".join(keys)}: say how rows of one key come together, as combine={{"n": "sum"}}')
     return cast("Callable[[Any], Any]", combine)
-
-
-class Combine:
-    """Brings rows with the same key together, column by column."""
-
-    def __init__(self, keys: tuple[str, ...], how: Mapping[str, str]) -> None:
-        self.keys = keys
-        self.how = dict(how)
-
-    def __call__(self, frame: Any) -> Any:
-        """A row a key."""
-        return frame.groupby(list(self.keys), dropna=False).agg(self.how).reset_index()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dcompute.errors import UsageError
 from dcompute.report.advice import Use, advice
 from dcompute.report.idleness import Idleness, idleness, together
 from dcompute.report.octaves import quantile
@@ -81,6 +83,8 @@ def resources(counted: Counted, *, memory: int | str | None = None, cpus: float 
     cpus
         What an item asks for.
     """
+    if not isinstance(cpus, int | float) or isinstance(cpus, bool) or not 0 < cpus < math.inf:
+        raise UsageError(f"cpus={cpus!r}: give what an item asks for, such as 1 or 0.5")
     rows = []
     asked = None if memory is None else parse_bytes(memory)
     idle = _idleness(counted)

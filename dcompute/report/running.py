@@ -7,13 +7,13 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dcompute.dataset.names import new_id
 from dcompute.dataset.schema import to_text
-from dcompute.errors import DatasetNotFoundError, ReportOvertaken, StoreError, UsageError
+from dcompute.errors import DatasetNotFoundError, DcomputeError, ReportOvertaken, StoreError, UsageError
 from dcompute.report.computing import compute
 from dcompute.report.making import Made, Making
 from dcompute.report.portions import InPortions, why_all
@@ -57,7 +57,8 @@ def run(report: Report, client: Any = None, *, full: bool = False) -> Version:
         version = _computed(making, full=full)
     _published(making, version)
     _log(version)
-    report.shelf.clean(version, keep=report.keep, retention=report.retention)
+    with _aside(report, "older versions could not be cleaned up, the next run tries again"):
+        report.shelf.clean(version, keep=report.keep, retention=report.retention)
     return version
 
 
@@ -66,8 +67,10 @@ def _computed(making: Making, *, full: bool) -> Version:
     try:
         taken, made = _made(making, full=full)
     except Exception as error:
-        making.report.shelf.store.remove(making.written)
-        there = making.report.shelf.read(making.number)
+        _discard(making)
+        there = None
+        with _aside(making.report, "whether somebody else published could not be looked up"):
+            there = making.report.shelf.read(making.number)
         if there is not None:
             # what went wrong here may be that its cleaning up removed what this run was reading
             raise overtaken(there) from error
@@ -123,7 +126,7 @@ def _published(making: Making, version: Version) -> None:
     try:
         making.report.shelf.publish(version)
     except ReportOvertaken:
-        making.report.shelf.store.remove(making.written)
+        _discard(making)
         raise
     except StoreError as error:
         # it may count all the same: its files stay
@@ -134,7 +137,22 @@ def _published(making: Making, version: Version) -> None:
 def _note(making: Making, error: Exception) -> None:
     # no warning: who called gets the error itself
     log.info("report %s failed: %s", making.report.name, error, extra={"action": "report_failed"})
-    making.report.shelf.note_failure(making.number, shown(error))
+    with _aside(making.report, "no word of its failure could be left"):
+        making.report.shelf.note_failure(making.number, shown(error))
+
+
+def _discard(making: Making) -> None:
+    with _aside(making.report, "files that no version has could not be removed"):
+        making.report.shelf.store.remove(making.written)
+
+
+@contextlib.contextmanager
+def _aside(report: Report, words: str) -> Iterator[None]:
+    """What comes after the fact: where the storage fails at it, that is logged, and hides neither an error nor a version that counts."""
+    try:
+        yield
+    except (DcomputeError, OSError) as error:
+        log.warning("report %s: %s: %s", report.name, words, error, extra={"action": "report_left_behind"})
 
 
 def _log(version: Version) -> None:

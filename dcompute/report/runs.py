@@ -43,6 +43,23 @@ HISTORY_SCHEMA = pa.schema(
         ("hosts", _COUNT),
     ]
 )
+_WHICH, _OWN = ("run", "workload", "version"), ("against_before", "hosts")
+SUMMARY_SCHEMA = pa.schema(
+    [
+        *((name, _TEXT) for name in _WHICH),
+        ("runs", _COUNT),
+        *(field for field in HISTORY_SCHEMA if field.name not in (*_WHICH, *_OWN)),
+        ("ended", _TIME),
+        ("hosts", _COUNT),
+        ("kinds", _TEXT),
+        ("duration_p50", _SECONDS),
+        ("duration_p95", _SECONDS),
+        ("peak_memory_p50", _COUNT),
+        ("peak_memory_p95", _COUNT),
+        ("bottleneck", _TEXT),
+        *((name, _SECONDS) for name in ("around", "start", "middle", "tail")),
+    ]
+)
 
 
 def history(counted: Counted) -> pa.Table:
@@ -122,7 +139,7 @@ def summary(counted: Counted) -> pa.Table:
     """
     each = runs(counted)
     if not each:
-        return pa.table({"run": pa.array([], _TEXT)})
+        return SUMMARY_SCHEMA.empty_table()
     (total,) = USAGE.by(counted["usage"], []).to_pylist()
     idle = together([idleness(line) for line in lines(counted[TIMELINE.name])])
     seconds = sum(run["seconds"] or 0.0 for run in each)
@@ -146,13 +163,7 @@ def summary(counted: Counted) -> pa.Table:
         "bottleneck": bottleneck(counted["causes"]),
         **{name: getattr(idle, name) if idle is not None else None for name in ("around", "start", "middle", "tail")},
     }
-    return pa.Table.from_pylist([columns], schema=_summary_schema(list(columns)))
-
-
-def _summary_schema(names: list[str]) -> pa.Schema:
-    known = {field.name: field.type for field in HISTORY_SCHEMA}
-    known |= {"runs": _COUNT, "ended": _TIME, "kinds": _TEXT, "bottleneck": _TEXT, "peak_memory_p50": _COUNT, "peak_memory_p95": _COUNT}
-    return pa.schema([(name, known.get(name, _SECONDS)) for name in names])
+    return pa.Table.from_pylist([columns], schema=SUMMARY_SCHEMA)
 
 
 def _kinds(counted: Counted) -> list[dict[str, Any]]:

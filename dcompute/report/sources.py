@@ -14,6 +14,7 @@ from dcompute.dataset.entries import Add, Entry, Hide, Release, SetSchema
 from dcompute.dataset.frames import Reading
 from dcompute.dataset.log import Log
 from dcompute.dataset.many import Datasets
+from dcompute.dataset.names import DATASET
 from dcompute.dataset.opening import open
 from dcompute.dataset.schema import from_text
 from dcompute.dataset.status import Dataset
@@ -158,7 +159,7 @@ class Table(Source):
         each = [opened] if isinstance(opened, Dataset) else list(opened)
         known = {place.url: place for place in places}
         if known.keys() != {one.url for one in each}:
-            return Behind(reason=f"there are {len(each):,} datasets now, not {len(known):,}")
+            return Behind(reason=_elsewhere([one.url for one in each], list(known)))
         found = [_behind(one, known[one.url]) for one in each]
         times = [one.since for one in found if one.since is not None]
         reasons = [one.reason for one in found if one.reason]
@@ -207,17 +208,21 @@ class Published(Source):
         version = self.report.newest()
         if version is None:
             raise UsageError(f"the report {self.report.name!r} has published nothing yet: run it first, or run this one with upstream=True")
-        rows = reading(self.report.shelf.store, from_text(version.schema), version.files, self.report.name)
-        place = Place(url=self.report.url, id="", number=version.number)
+        rows = reading(self.report.shelf.store, from_text(version.schema), version.files, self.report.name, number=version.number)
+        place = Place(url=self.report.url, id=version.id, number=version.number)
         return Taken((place,), digest_of(str(rows.schema)), rows, FileUnits(rows.rows, version.files))
 
     def behind(self, places: Sequence[Place]) -> Behind:
         """What changed since."""
-        number = places[0].number if places and places[0].url == self.report.url else 0
+        number, id_ = (places[0].number, places[0].id) if places and places[0].url == self.report.url else (0, "")
         later = list(self.report.shelf.since(number))
-        if not later and self.report.shelf.read(number) is None:
-            return Behind(reason=f"version {number} of report {self.report.name!r} is gone")
-        return Behind(commits=len(later), since=later[0].published if later else None)
+        found = self.report.shelf.read(number) if number else None
+        reason = ""
+        if found is None and (number or not later):
+            reason = f"version {number} of report {self.report.name!r} is gone"
+        elif found is not None and id_ and found.id != id_:
+            reason = f"report {self.report.name!r} was made anew: its version {number} is not the one that was read"
+        return Behind(commits=len(later), since=later[0].published if later else None, reason=reason)
 
 
 def sources_of(given: Any) -> tuple[dict[str, Source], bool]:
@@ -257,7 +262,15 @@ def digest_of(text: str) -> str:
 
 
 def _is_several(given: Any) -> bool:
-    return isinstance(given, list) or glob.has_magic(fspath(given))
+    # a folder may be called so
+    return isinstance(given, list) or (glob.has_magic(fspath(given)) and not Store.named(given).exists(DATASET))
+
+
+def _elsewhere(now: Sequence[str], before: Sequence[str]) -> str:
+    if len(now) != len(before):
+        return f"there are {len(now):,} datasets now, not {len(before):,}"
+    came, gone = [url for url in now if url not in before], [url for url in before if url not in now]
+    return f"it was computed from {gone[0]}, not from {came[0]}"
 
 
 def _behind(dataset: Dataset, place: Place) -> Behind:

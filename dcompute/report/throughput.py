@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
+from dcompute.errors import UsageError
 from dcompute.report.tally import Counted
 from dcompute.report.timeline import Line, Timeline, lines
 
@@ -21,7 +22,8 @@ def throughput(counted: Counted, *, bins: int = MOST_BINS) -> pa.Table:
     ``ended``, ``failed``   attempts that ended in the bin, and those of them that failed
     ``rows``                rows of results in them
     ``rate``                ``ended / seconds``
-    ``busy``                attempts at work on the average of the bin: the integral of their number over it, divided by ``seconds``
+    ``busy``                attempts at work on the average of the bin: the integral of their number over it, divided by ``seconds``; those
+                            of one call (``group=``) count as one, and end with it
     ``held``                the same of batches, each of which has a slot from its first item's begin to its last item's end
     ======================  ========================================================================================================
 
@@ -33,7 +35,9 @@ def throughput(counted: Counted, *, bins: int = MOST_BINS) -> pa.Table:
         At most so many a run. Each is a power of two times a 64th of a second wide, the narrowest that gives no more; a long run was
         counted in 512 at most.
     """
-    found = lines(counted[TALLIES[0].name], most=max(1, bins))
+    if not isinstance(bins, int) or isinstance(bins, bool) or bins < 1:
+        raise UsageError(f"bins={bins!r}: a run has one bin at least, such as bins=20")
+    found = lines(counted[TALLIES[0].name], most=bins)
     return pa.concat_tables([_rows(line) for line in found]) if found else SCHEMA.empty_table()
 
 

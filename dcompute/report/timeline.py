@@ -17,6 +17,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dcompute.report import calls
+from dcompute.report.calls import Calls, calls_of
+
 #: Microseconds of the narrowest bin: a 64th of a second. Bins of level L are 2**L times as wide.
 NARROWEST = 15_625
 
@@ -24,7 +27,8 @@ NARROWEST = 15_625
 MOST_BINS, MOST_ROWS, FEWEST_BINS = 512, 60_000, 16
 
 _COUNTS = ("ended", "failed", "rows")
-#: busy: attempts at work; held: batches at work, each in a slot; work: attempts that succeeded, each at 1/duration a second.
+#: busy: calls at work, which have one attempt each or several; held: batches at work, each in a slot; work: attempts that succeeded, each
+#: at 1/duration of its call a second.
 _LEVELS = ("busy", "held", "work")
 _SUMS = (*_COUNTS, *(f"{name}_{part}" for name in _LEVELS for part in ("delta", "area")))
 _FLOATS = ("work_delta", "work_area")
@@ -47,7 +51,7 @@ class Timeline:
     @property
     def columns(self) -> tuple[str, ...]:
         """Of the attempts."""
-        return ("run", *self.by, "batch", "started", "duration", "outcome", "rows")
+        return ("run", *self.by, *calls.COLUMNS, "outcome", "rows")
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -57,7 +61,8 @@ class Timeline:
     def count(self, attempts: pa.Table) -> pa.Table:
         """The bins of some attempts; those that never began are in none."""
         began = attempts.filter(pc.and_(pc.is_valid(attempts["started"]), pc.is_valid(attempts["duration"])))
-        events = pa.concat_tables([*self._of_attempts(began), *self._of_batches(began)])
+        found = calls_of(began)
+        events = pa.concat_tables([*self._of_attempts(began, found), *self._of_batches(began, found)])
         return self.merge([events])
 
     def merge(self, counted: Sequence[pa.Table]) -> pa.Table:
@@ -67,27 +72,27 @@ class Timeline:
             return table
         return self._summed(_widened(table, self._levels(table)))
 
-    def _of_attempts(self, table: pa.Table) -> list[pa.Table]:
-        started, ended = _begin_and_end(table)
+    def _of_attempts(self, table: pa.Table, found: Calls) -> list[pa.Table]:
+        started, ended = _begin_and_end(table, found)
         succeeded = np.asarray(pc.equal(table["outcome"], "succeeded").fill_null(False))
         weight = np.where(succeeded, 1e6 / np.maximum(ended - started, 1), 0.0)
         rows = table["rows"].fill_null(0).to_numpy().astype(np.int64)
-        one = np.ones(len(started), np.int64)
-        begins = self._events(table, started, {"busy": one, "work": weight}, {})
+        one, call = np.ones(len(started), np.int64), found.leads.astype(np.int64)
+        begins = self._events(table, started, {"busy": call, "work": weight}, {})
         ends = self._events(
-            table, ended, {"busy": -one, "work": -weight}, {"ended": one, "failed": (~succeeded).astype(np.int64), "rows": rows}
+            table, ended, {"busy": -call, "work": -weight}, {"ended": one, "failed": (~succeeded).astype(np.int64), "rows": rows}
         )
         return [begins, ends]
 
-    def _of_batches(self, table: pa.Table) -> list[pa.Table]:
-        started, ended = _begin_and_end(table)
+    def _of_batches(self, table: pa.Table, found: Calls) -> list[pa.Table]:
+        started, ended = _begin_and_end(table, found)
         spans = table.select([*self.keys, "batch"]).append_column("began", pa.array(started)).append_column("ended", pa.array(ended))
         # whole batches lie in one partition: a batch is one file
-        found = spans.group_by([*self.keys, "batch"], use_threads=False).aggregate([("began", "min"), ("ended", "max")])
-        one = np.ones(found.num_rows, np.int64)
+        batches = spans.group_by([*self.keys, "batch"], use_threads=False).aggregate([("began", "min"), ("ended", "max")])
+        one = np.ones(batches.num_rows, np.int64)
         return [
-            self._events(found, found["began_min"].to_numpy(), {"held": one}, {}),
-            self._events(found, found["ended_max"].to_numpy(), {"held": -one}, {}),
+            self._events(batches, batches["began_min"].to_numpy(), {"held": one}, {}),
+            self._events(batches, batches["ended_max"].to_numpy(), {"held": -one}, {}),
         ]
 
     def _events(self, table: pa.Table, at: Integers, levels: dict[str, npt.NDArray[Any]], counts: dict[str, npt.NDArray[Any]]) -> pa.Table:
@@ -117,10 +122,10 @@ class Timeline:
         return pa.table(columns | {name: found[f"{name}_sum"] for name in _SUMS})
 
 
-def _begin_and_end(table: pa.Table) -> tuple[Integers, Integers]:
-    """In microseconds; an attempt takes one at least."""
+def _begin_and_end(table: pa.Table, found: Calls) -> tuple[Integers, Integers]:
+    """Of calls, in microseconds; one takes one at least."""
     started = table["started"].cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_numpy()
-    duration = np.maximum(np.rint(table["duration"].to_numpy() * 1e6), 1).astype(np.int64)
+    duration = np.maximum(np.rint(found.seconds * 1e6), 1).astype(np.int64)
     return started, started + duration
 
 
@@ -158,7 +163,7 @@ class Line:
     ended: Integers  #: attempts
     failed: Integers  #: of them
     rows: Integers  #: of results
-    busy: npt.NDArray[np.float64]  #: seconds in which attempts were at work, added up over slots
+    busy: npt.NDArray[np.float64]  #: seconds in which calls were at work, added up over slots
     held: npt.NDArray[np.float64]  #: seconds in which batches were at work, added up over slots
     work: npt.NDArray[np.float64]  #: items done that succeeded, parts of items too
 

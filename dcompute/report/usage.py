@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dcompute.report import calls
 from dcompute.report.octaves import bins_of
 from dcompute.report.tally import Groups
 
@@ -27,8 +28,8 @@ def ones(column: pa.ChunkedArray) -> pa.Array:
 
 
 def end(attempts: pa.Table) -> pa.Array:
-    """When attempts ended."""
-    duration = pc.cast(pc.round(pc.multiply(pc.fill_null(attempts["duration"], 0.0), 1e6)), pa.int64())
+    """When attempts ended: those of one call all at its end."""
+    duration = pa.array(np.rint(calls.calls_of(attempts).seconds * 1e6).astype(np.int64))
     return pc.add(pc.cast(attempts["started"], pa.timestamp("us", "UTC")), pc.cast(duration, pa.duration("us")))
 
 
@@ -80,7 +81,7 @@ def _of_figure(figure: str, table: pa.Table, values: Any) -> pa.Table:
 USAGE = Groups(
     name="usage",
     columns=(
-        "run", *_WHO, "outcome", "kind", "attempt", "started", "peak_memory", *_SUMMED,
+        "run", *_WHO, "outcome", "kind", "attempt", "peak_memory", *_SUMMED, *calls.COLUMNS,
     ),
     prepare=_usage,
     keys=("run", *_WHO),
@@ -104,7 +105,7 @@ CAUSES = Groups(
 
 SPREAD = Groups(
     name="spread",
-    columns=(*_WHO, "batch", "started", "duration", "peak_memory"),
+    columns=(*_WHO, *calls.COLUMNS, "peak_memory"),
     prepare=_spread,
     keys=(*_WHO, "figure", "bin"),
     fold=("host",),

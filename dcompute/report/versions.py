@@ -27,7 +27,7 @@ class Place:
     """How far a report has read one dataset, or another report."""
 
     url: str
-    id: str  #: of the dataset; "" of a report
+    id: str  #: of the dataset, or of the report's version; "": it was not written down
     number: int  #: of the last entry of its log; of a report its version
 
 

@@ -21,6 +21,12 @@ from dcompute.report.versions import File
 
 #: The column in which a partition says what was written of it.
 SAID = "said"
+#: Types of pandas that a file would hold as bare numbers.
+_BARE = {
+    "pandas.period": "periods, of which only numbers would be stored: make times of them, as with frame.month.dt.to_timestamp()",
+    "pandas.interval": "intervals, of which it would not be stored which ends they have: make columns of their ends, as with "
+    "frame.bin.array.left",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +147,11 @@ def arrow_of(report: str, frame: Any) -> pa.Table:
             f"report {report!r}: the result has a column named {strange[0]!r}, and names of columns are text: rename it, as with "
             'frame.columns = ["station", "mean"]'
         )
-    return pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
+    table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
+    for field in table.schema:
+        if isinstance(field.type, pa.BaseExtensionType) and field.type.extension_name in _BARE:
+            raise ReportError(f"report {report!r}: column {field.name!r} has {_BARE[field.type.extension_name]}")
+    return table
 
 
 def _promised(report: str, table: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -111,6 +111,25 @@ def test_the_report_draws_all_plots_in_silence_and_asks_for_nothing(browser: Bro
     assert "as of entry" in seen.page.inner_text("#freshness")
 
 
+def alike(number: int) -> None:
+    """Fails with one of several exceptions whose long names begin alike."""
+    name = f"TemporaryFailureOfTheUpstreamService{'ABC'[number % 3]}WhichIsNotToBeReachedNow"
+    raise type(name, (Exception,), {"__module__": "company.project.package.errors"})("gone")
+
+
+def test_names_that_begin_alike_take_no_plot_away(browser: Browser, tmp_path: Path) -> None:
+    """Exceptions with long names that differ somewhere in the middle have a bar each, and all plots are there."""
+    dc.map(alike, range(9), tmp_path / "alike").wait(progress="quiet")
+    path = tmp_path / "report.html"
+    path.write_text(page_of(dc.open(tmp_path / "alike")), encoding="utf-8")
+    seen = opened(browser, path)
+    seen.page.wait_for_function("() => window.Bokeh && Bokeh.documents.length > 0 && Bokeh.documents.every((one) => one.is_idle)")
+    figures = seen.page.locator("[data-root-id]").count()
+    assert figures >= 7
+    assert drawn(seen.page) >= figures
+    assert seen.said == []
+
+
 def test_what_users_wrote_stays_text(browser: Browser, dataset: dc.Dataset, tmp_path: Path) -> None:
     """A key or a message with markup is shown as it is and runs nothing."""
     path = tmp_path / "report.html"

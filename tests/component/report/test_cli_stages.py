@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
+import dcompute as dc
 from dcompute.cli.main import dcompute
 from dcompute.cli.stages import watched
 from dcompute.dataset.store import Store
@@ -87,3 +90,23 @@ def test_watching_goes_on_after_a_failure(capsys: pytest.CaptureFixture[str]) ->
         watched(once, wait)
     assert did == ["run", "wait", "run", "wait"]
     assert "Error: not now" in capsys.readouterr().err
+
+
+def test_a_name_that_is_none_is_answered_with_the_reports(scene: Scene) -> None:
+    """What a file has besides reports is not proposed where a report was asked for."""
+    assert "it has BROKEN, CLEAN, TOTAL" in typed("run", "reports.py:nope").output
+    assert "is 'CLEAN' meant?" in typed("status", "reports.py:CLEEN").output
+    assert "it has BROKEN, CLEAN, TOTAL" in typed("show", "reports.py:cleann").output
+
+
+@pytest.mark.parametrize("words", [("--watch", "60"), ()])
+def test_sigterm_ends_a_report_as_ctrl_c_does(scene: Scene, tmp_path: Path, words: tuple[str, ...]) -> None:
+    """The exit code is 130, watched or not, nothing is published, and the same line works afterwards."""
+    stop = "import os, signal\ndef stop(raw):\n    os.kill(os.getpid(), signal.SIGTERM)\n    return clean(raw)\n"
+    place = tmp_path / "reports.py"
+    place.write_text(f'{place.read_text()}\n{stop}STOP = dc.Report("stop", {scene.store.url!r}, stop)\n')
+    line = [sys.executable, "-c", "from dcompute.cli.main import main; main()", "report", "run", "reports.py:STOP", *words]
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 130, done.stderr
+    assert "Traceback" not in done.stderr
+    assert dc.Report("stop", scene.store.url, lambda raw: raw).newest() is None

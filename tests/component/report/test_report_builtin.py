@@ -45,7 +45,7 @@ def attempt(at: float, duration: float | None = 1.0, **changed: Any) -> dict[str
         "workload": "w",
         "host": "h1",
         "worker": "w1",
-        "batch": f"b{at}-{changed.get('worker')}-{changed.get('run')}",
+        "batch": f"b{at}-{changed.get('worker')}-{changed.get('host')}-{changed.get('run')}",
         "cpu_user": 0.5,
         "cpu_system": 0.25,
         "peak_memory": 100 * MIB,

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 import dcompute as dc
 from dcompute.dataset.log import Log
 from dcompute.dataset.store import Store
+from dcompute.errors import ReportError
 from dcompute.report import incremental
 from dcompute.report.incremental import Plan, all_of, grouped, some_of
 from tests.component.reading.conftest import Did, Scene
@@ -297,6 +298,38 @@ def test_new_columns_mean_all(world: World) -> None:
     world.scene.add(Did("k50", rows=[{"g": "g2", "x": 1, "more": True}]))
     world.publish()
     assert world.plain.run().reason == "the columns of lab changed"
+
+
+@pytest.mark.parametrize(
+    ("declared", "words"),
+    [
+        ({"mergeable": "g", "combine": {"n": "sum"}}, r"says nothing of 'x': .*\"x\": \"sum\""),
+        (
+            {"mergeable": "g", "combine": {"n": "sum", "x": "max", "top": "max"}},
+            r"'top', which the result does not have \(it has g, n, x\)",
+        ),
+        ({"mergeable": ["g", "day"], "combine": {"n": "sum", "x": "max"}}, "'day', which the result does not have"),
+    ],
+)
+@pytest.mark.parametrize("whole", [False, True])
+def test_columns_that_nobody_said_how_to_combine_are_refused(world: World, declared: dict[str, Any], words: str, whole: bool) -> None:
+    """A column that ``combine=`` does not name is not dropped: the error comes before anything is computed, and says what to write."""
+    asked: list[str] = []
+
+    def looked(part: Any) -> Any:
+        asked.extend(part.g)
+        return part
+
+    def function(raw: Any) -> Any:
+        counted = counts_of(raw)
+        return counted.compute() if whole else counted.map_partitions(looked, meta=counted._meta)
+
+    world.add([1, 2], 5)
+    world.scene.publish()
+    report = dc.Report("unsaid", world.scene.store.url, function, **declared)
+    with pytest.raises(ReportError, match=words):
+        report.run()
+    assert (asked, report.newest()) == ([], None)
 
 
 def test_portions_are_put_together_in_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ import pytest
 import dcompute as dc
 from dcompute.dataset.store import Store
 from dcompute.errors import DatasetNotFoundError, ReportError, UsageError
+from dcompute.report.publishing import folder_of, version_name
+from dcompute.testing import Fault, FaultStore
 from tests.component.reading.conftest import Did, Scene
 from tests.sane import pandera
 
@@ -110,6 +113,37 @@ def test_stages_run_in_their_order(scene: Scene) -> None:
     assert (status.state, status.commits, status.upstream[0].state) == ("behind", 1, "behind")
     assert summed.run(upstream=True).rows_in == {"clean": 8}
     assert summed.status().state == "up to date"
+
+
+def test_a_source_that_was_made_anew_is_another_one(scene: Scene) -> None:
+    """A version with the number that was read, published after its folder was removed, is news to what reads it, in portions too."""
+    cleaned = dc.Report("clean", url(scene), clean)
+    whole = dc.Report("whole", cleaned, same)
+    merged = dc.Report("merged", cleaned, same, mergeable="partition")
+    for report in (whole, merged):
+        assert report.run(upstream=True).rows == 7
+    shutil.rmtree(cleaned.url)
+    scene.add(Did("n", rows=[{"g": "a", "x": 7}])).publish()
+    assert cleaned.run().number == 1
+    for report in (whole, merged):
+        status = report.status()
+        assert (status.state, status.reasons) == ("behind", ("report 'clean' was made anew: its version 1 is not the one that was read",))
+        assert report.run().rows == 8
+        assert report.status().state == "up to date"
+
+
+def test_a_dataset_that_lost_its_newest_entries_means_all(scene: Scene) -> None:
+    """Restored from an older copy, a dataset has rows no more that a portion still has: nothing of it stays."""
+    report = dc.Report("all", url(scene), same, mergeable="partition")
+    (older := Path(url(scene)).with_name("older")).mkdir()
+    shutil.copytree(Path(url(scene)) / "log", older / "log")
+    scene.add(Did("n", rows=[{"g": "a", "x": 7}])).publish()
+    assert report.run().rows == 11
+    shutil.rmtree(Path(url(scene)) / "log")
+    (older / "log").rename(Path(url(scene)) / "log")
+    assert report.status().state == "behind"
+    version = report.run()
+    assert (version.rows, version.reason) == (10, "lab is not the same as before")
 
 
 def test_a_source_of_two_stages_is_asked_once(scene: Scene) -> None:
@@ -241,6 +275,40 @@ def test_failures_are_remembered_until_it_works(scene: Scene) -> None:
     assert working.status().state == "up to date"
 
 
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("write", "status.json"),
+        Fault("read", "status.json"),
+        Fault("remove", "*.parquet", error=PermissionError("not yours")),
+        Fault("read", version_name(1), skip=1),
+    ],
+)
+def test_what_went_wrong_is_told_even_where_no_word_of_it_can_be_left(scene: Scene, fault: Fault, caplog: pytest.LogCaptureFixture) -> None:
+    """Storage that fails while a failure is cleaned up after does not hide it: the report's own error comes out, the other is logged."""
+    report = dc.Report("r", url(scene), lambda raw: raw[raw.x > 3], balanced=True)
+    report.shelf.store = FaultStore(report.shelf.store, [fault])
+    with pytest.raises(ReportError, match="10 rows in"), caplog.at_level("WARNING", "dcompute.report"):
+        report.run()
+    assert fault.times == 0
+    assert [record.action for record in caplog.records] == ["report_left_behind"]  # type: ignore[attr-defined]
+
+
+def test_a_version_that_counts_is_given_where_older_ones_cannot_be_cleaned_up(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    """Published is published: what fails after it is logged, and the next run cleans up."""
+    report = dc.Report("r", url(scene), same, keep=1, retention=0)
+    report.run()
+    scene.add(Did("n1", rows=[{"g": "a", "x": 1}])).publish()
+    report.shelf.store = FaultStore(report.shelf.store, [Fault("remove")])
+    with caplog.at_level("WARNING", "dcompute.report"):
+        assert report.run().number == 2
+    assert [record.action for record in caplog.records] == ["report_left_behind"]  # type: ignore[attr-defined]
+    assert report.shelf.store.names(folder_of(1))
+    scene.add(Did("n2", rows=[{"g": "a", "x": 1}])).publish()
+    assert report.run().number == 3
+    assert not report.shelf.store.names(folder_of(1))
+
+
 def test_a_task_that_fails_is_told_as_the_report_s(scene: Scene) -> None:
     """What raises on a partition comes out as the report's error, with the user's own as its cause."""
 
@@ -275,6 +343,14 @@ def test_a_place_without_a_dataset_stays_as_it_is(tmp_path: Path) -> None:
         ({"mergeable": "g"}, "combine="),
         ({"mergeable": "partition", "combine": {"x": "sum"}}, "columns of the key"),
         ({"mergeable": []}, '"partition"'),
+        ({"mergeable": 5}, '"partition"'),
+        ({"mergeable": "g", "combine": {"n": "count"}}, 'n\\b.*"count".*"n": "sum"'),
+        ({"mergeable": "g", "combine": {"n": "mean"}}, "divide in the next stage"),
+        ({"mergeable": "g", "combine": {"n": "first"}}, '"min" or "max"'),
+        ({"mergeable": "g", "combine": {"n": "all"}}, '"n": "min"'),
+        ({"mergeable": "g", "combine": {"n": "summ"}}, '"sum", "prod", "min" or "max"'),
+        ({"mergeable": "g", "combine": {"n": ["sum", "max"]}}, "or a function"),
+        ({"mergeable": ["g", "h"], "combine": {"h": "max"}}, "'h' is of the key"),
         ({"mergeable": "g", "combine": {"x": "sum"}, "balanced": True}, "balanced"),
         ({"sources": ("lab", "failures"), "mergeable": "partition"}, "cannot be taken in portions"),
         ({"keep": 0}, "keeps one version"),

@@ -74,6 +74,19 @@ def test_a_copy_is_the_dataset(full, store):
     assert f"as of entry {done.number}" in str(done)
 
 
+def test_reports_that_stay_behind_are_named(full):
+    """A copy has no reports: what it says of itself names those that were published, and of a dataset without any it says nothing."""
+    assert (copy(full, a_store()).reports, "report" in str(copy(full, a_store()))) == ((), False)
+    for name in ("daily", "clean"):
+        full.write(f"reports/{name}/versions/00000000000000000001.json", b"{}")
+    full.write("reports/never/status.json", b"{}")
+    target = a_store()
+    done = copy(full, target)
+    assert done.reports == ("clean", "daily")
+    assert "without its reports (clean, daily)" in str(done)
+    assert target.names("reports/daily/versions") == []
+
+
 def test_a_copy_can_be_gone_on_with(full):
     """Though a driver of the dataset is alive: the copy has none, and what was not committed is executed again."""
     target = a_store()
