@@ -27,8 +27,15 @@ def shown_value(name: str, value: object) -> str:
     """A value of a column, or of whatever has a name, for a message: short, and not at all where its name speaks of a secret."""
     if _NAME.search(name):
         return HIDDEN
-    text = shown(repr(value))
+    text = shown(repr(_masked(value)))
     return text if len(text) <= _LONGEST else text[:_LONGEST] + "..."
+
+
+def _masked(value: object) -> object:
+    """A value in which what mappings have under names that speak of secrets is hidden."""
+    if isinstance(value, Mapping):
+        return {name: HIDDEN if _NAME.search(str(name)) else _masked(inner) for name, inner in value.items()}
+    return [_masked(inner) for inner in value] if type(value) is list else value
 
 
 def secrets_in(options: Mapping[str, Any]) -> frozenset[str]:

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dcompute.dataset.asked import Key, asked
 from dcompute.dataset.entries import Action, Hide
 from dcompute.dataset.hiding import Hides, joined_keys, without
 from dcompute.dataset.keeper import Keeper
@@ -23,8 +24,6 @@ from dcompute.dataset.store import Store
 from dcompute.dataset.succession import busy
 from dcompute.errors import UsageError
 from dcompute.records import ItemKey
-
-Key = str | tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,13 +67,11 @@ def delete(store: Store, keys: Iterable[Key] | None = None, *, run: str | None =
     """
     if (keys is None) == (run is None):
         raise UsageError("delete() takes keys= or run=, one of them: say what is to be deleted")
-    if isinstance(keys, str):
-        raise UsageError(f"keys={keys!r} is one text: give a list of keys, as keys=[{keys!r}]")
-    asked = None if keys is None else [_asked(key) for key in keys]
+    named = None if keys is None else asked(keys)
     keeper = Keeper(store)
     if keeper.state.unsettled:
-        return _after_an_interrupted_run(store, keeper.state, asked, run, clock)
-    found, kept = _found(store, keeper.state, asked, run)
+        return _after_an_interrupted_run(store, keeper.state, named, run, clock)
+    found, kept = _found(store, keeper.state, named, run)
     epoch = keeper.state.epoch
 
     def decide() -> list[Action]:
@@ -87,31 +84,23 @@ def delete(store: Store, keys: Iterable[Key] | None = None, *, run: str | None =
     return Deletion(url=store.url, items=len(found), kept=kept)
 
 
-def _after_an_interrupted_run(store: Store, state: State, asked: list[ItemKey | str] | None, run: str | None, clock: Clock) -> Deletion:
+def _after_an_interrupted_run(store: Store, state: State, named: Sequence[ItemKey | str] | None, run: str | None, clock: Clock) -> Deletion:
     """What that run wrote and did not commit must be found first: else its successor would add what is deleted now."""
     with settled(store, state, "delete", clock=clock) as writer:
-        found, kept = _found(store, writer.state, asked, run)
+        found, kept = _found(store, writer.state, named, run)
         if found:
             writer.commit([Hide(keys=found, scope="all")])
     return Deletion(url=store.url, items=len(found), kept=kept)
 
 
-def _asked(key: Key) -> ItemKey | str:
-    if isinstance(key, str):
-        return key
-    if isinstance(key, tuple) and len(key) == 2 and all(isinstance(part, str) for part in key):
-        return ItemKey(*key)
-    raise UsageError(f"{key!r} is no key as a dataset has them: give the text in item_key, or a pair of it and key_kind")
-
-
-def _found(store: Store, state: State, asked: Sequence[ItemKey | str] | None, run: str | None) -> tuple[tuple[ItemKey, ...], int]:
-    if asked is None:
+def _found(store: Store, state: State, named: Sequence[ItemKey | str] | None, run: str | None) -> tuple[tuple[ItemKey, ...], int]:
+    if named is None:
         return _of_run(store, state, run or "")
-    return _of_keys(store, state, asked), 0
+    return _of_keys(store, state, named), 0
 
 
-def _of_keys(store: Store, state: State, asked: Sequence[ItemKey | str]) -> tuple[ItemKey, ...]:
-    texts = pa.array(list({key if isinstance(key, str) else key.text for key in asked}), pa.string())
+def _of_keys(store: Store, state: State, named: Sequence[ItemKey | str]) -> tuple[ItemKey, ...]:
+    texts = pa.array(list({key if isinstance(key, str) else key.text for key in named}), pa.string())
     hides = Hides.of(state.hides_all)
     kinds: dict[str, set[str]] = {}
     for one, table in zip(state.batches, _keys_in(store, state.batches), strict=True):
@@ -119,18 +108,18 @@ def _of_keys(store: Store, state: State, asked: Sequence[ItemKey | str]) -> tupl
         counting = rows.filter(pa.array(~hides.hit(rows, np.full(rows.num_rows, one.position, dtype=np.int64))))
         for text, kind in zip(counting.column("item_key").to_pylist(), counting.column("key_kind").to_pylist(), strict=True):
             kinds.setdefault(text, set()).add(kind)
-    _refuse_unknown(kinds, asked)
-    wanted = (ItemKey(key, min(kinds[key])) if isinstance(key, str) else key for key in asked)
+    _refuse_unknown(kinds, named)
+    wanted = (ItemKey(key, min(kinds[key])) if isinstance(key, str) else key for key in named)
     return tuple(dict.fromkeys(wanted))
 
 
-def _refuse_unknown(kinds: dict[str, set[str]], asked: Sequence[ItemKey | str]) -> None:
-    unknown = [key for key in asked if (key not in kinds if isinstance(key, str) else key.kind not in kinds.get(key.text, ()))]
+def _refuse_unknown(kinds: dict[str, set[str]], named: Sequence[ItemKey | str]) -> None:
+    unknown = [key for key in named if (key not in kinds if isinstance(key, str) else key.kind not in kinds.get(key.text, ()))]
     if unknown:
-        named = ", ".join(repr(key if isinstance(key, str) else tuple(key)) for key in unknown[:3])
+        texts = ", ".join(repr(key if isinstance(key, str) else tuple(key)) for key in unknown[:3])
         more = f" and {len(unknown) - 3:,} more" if len(unknown) > 3 else ""
-        raise UsageError(f"the dataset has no item with the key {named}{more}: deleted before, or mistyped. Nothing was deleted")
-    for key in asked:
+        raise UsageError(f"the dataset has no item with the key {texts}{more}: deleted before, or mistyped. Nothing was deleted")
+    for key in named:
         if isinstance(key, str) and len(kinds[key]) > 1:
             pairs = " or ".join(repr((key, kind)) for kind in sorted(kinds[key]))
             raise UsageError(f"the key {key!r} is there with several kinds: say which one, as {pairs}. Nothing was deleted")

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from dcompute.dataset.asked import Key, asked
 from dcompute.dataset.counted import CountedPart
 from dcompute.dataset.entries import Action, Drop, Hide, Release
 from dcompute.dataset.hiding import Hides, are_keys
@@ -29,8 +30,6 @@ from dcompute.dataset.state import POSITION_BITS, Ranges, overlap
 from dcompute.dataset.store import Store
 from dcompute.errors import SchemaError, UsageError
 from dcompute.records import CHECK_NAMES, ItemKey, PartRef
-
-Key = str | tuple[str, str]
 
 _WANTED = (*RESERVED, "source", "check", "fingerprint")
 
@@ -103,12 +102,9 @@ class Wanted:
         UsageError
             It says nothing, or two things.
         """
-        if all is (keys is not None or check is not None):
+        if bool(all) is (keys is not None or check is not None):
             raise UsageError(f"{verb}() takes keys=, check=, or all=True: say which records are meant")
-        if isinstance(keys, str):
-            raise UsageError(f"keys={keys!r} is one text: give a list of keys, as keys=[{keys!r}]")
-        asked = None if keys is None else tuple(key if isinstance(key, str) else ItemKey(*key) for key in keys)
-        return cls(asked, check)
+        return cls(None if keys is None else asked(keys), check)
 
     def mask(self, about: pa.Table) -> Any:
         """For each record, whether it is asked for."""

@@ -70,7 +70,8 @@ class _Judging:
             return
         try:
             for check in self._of_values:
-                if not holds(check, _asked(check, value)):
+                # a check looks: what it does to the mapping must not reach the item
+                if not holds(check, _asked(check, dict(value) if self._keywords else value)):
                     self._note(index, check.name, f"{check.name}: not true of {shown_value('value', value)}")
             if self._of_tables:
                 self._rows.append((index, to_rows(dict(value) if self._keywords else {"value": value})))

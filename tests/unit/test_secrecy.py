@@ -6,7 +6,7 @@ import pytest
 
 import dcompute as dc
 from dcompute.errors import InputError
-from dcompute.secrecy import shown, shown_words
+from dcompute.secrecy import shown, shown_value, shown_words
 
 
 @pytest.mark.parametrize(
@@ -35,3 +35,10 @@ def test_files_that_cannot_be_listed_show_no_password() -> None:
     with pytest.raises(InputError) as caught:
         list(dc.files("ftp://user:S3CRETPW@127.0.0.1:1/x/*.csv"))
     assert "S3CRETPW" not in str(caught.value)
+
+
+def test_values_lose_what_has_the_name_of_a_secret() -> None:
+    """At any depth of mappings and lists; all else is as Python writes it."""
+    value = {"user": "bob", "logins": [{"Password": "PW", 1: "one"}], "pair": (1, "two")}
+    assert shown_value("value", value) == "{'user': 'bob', 'logins': [{'Password': '***', 1: 'one'}], 'pair': (1, 'two')}"
+    assert shown_value("api_key", 5) == "***"

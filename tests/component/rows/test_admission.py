@@ -55,6 +55,14 @@ def test_columns_of_grids_and_tables_are_columns() -> None:
     assert json.loads(found[1][REFUSED]["record"]) == {"a": -1, "b": "x"}
 
 
+def test_functions_look_at_a_mapping_of_their_own() -> None:
+    """What one does to it reaches neither the next check nor the item."""
+    row = {"a": 1, "password": "hunter2"}
+    found = told({"greedy": lambda each: each.pop("a") == 1, "next": lambda each: each["a"] == 2}, [row], keywords=True)
+    assert row == {"a": 1, "password": "hunter2"}
+    assert found[0]["message"] == "its input does not pass: next: not true of {'a': 1, 'password': '***'}"
+
+
 @pytest.mark.parametrize("value", [None, float("nan")])
 def test_what_nobody_knows_does_not_pass(value: Any) -> None:
     """Null, not a number, and a function that gives None."""

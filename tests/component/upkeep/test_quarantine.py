@@ -9,6 +9,7 @@ import time
 import uuid
 
 import dask
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -202,11 +203,17 @@ def test_what_is_not_there_is_refused(full, asked):
     assert records(full) == ALL
 
 
-@pytest.mark.parametrize("asked", [{}, {"keys": ["a"], "all": True}, {"check": "positive", "all": True}, {"keys": "a"}])
+@pytest.mark.parametrize(
+    "asked",
+    [{}, {"all": np.False_}, {"keys": ["a"], "all": True}, {"keys": ["a"], "all": 1}, {"check": "positive", "all": True}, {"keys": "a"},
+     {"keys": [3]}],
+)  # fmt: skip
 def test_it_must_be_said_what_is_meant(full, asked):
-    """Nothing, two things, and one text in place of a list."""
-    with pytest.raises(UsageError, match=r"release\(\) takes|one text"):
-        release(full, **asked)
+    """Nothing, two things, one text in place of a list, and what is no key."""
+    for verb in (release, drop_quarantined):
+        with pytest.raises(UsageError, match=r"\(\) takes|one text|3 is no key"):
+            verb(full, **asked)
+    assert records(full) == ALL
 
 
 def test_a_row_that_does_not_fit_is_not_released(store):
