@@ -111,7 +111,12 @@ class Dataset(Readable):
     def refresh(self) -> Dataset:
         """This dataset as it is now; one that was opened as of an earlier time stays as it is."""
         if self._state is not None and self._at is None:
-            fold(Log(self._store).read_all(self._state.number + 1), self._state)
+            log = Log(self._store)
+            last = log.read(self._state.number) if self._state.number else None
+            if last is not None and last.id != self._state.entry_id:
+                self._state = None  # another dataset is in its place: none of what was read is in that one
+            else:
+                fold(log.read_all(self._state.number + 1), self._state)
         return self
 
     def status(self) -> Status:
