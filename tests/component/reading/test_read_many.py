@@ -67,7 +67,7 @@ def test_status_of_several_counts_each_key_once(two: str) -> None:
     status = dc.open([f"{two}/a", f"{two}/b"]).status()
     assert (status.succeeded, status.failed, status.failed_by_kind, status.doubles) == (2, 1, {"permanent": 1}, 2)
     assert [(one.succeeded, one.failed) for one in status.each] == [(1, 1), (2, 1)]
-    assert (status.rows, status.attempts) == (4, 5)
+    assert (status.stored_rows, status.attempts) == (4, 5)
     assert "2 succeeded, 1 failed (2 outcomes" in str(status)
 
 
