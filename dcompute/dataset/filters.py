@@ -90,10 +90,11 @@ def check_columns(columns: Sequence[str] | None, schema: pa.Schema) -> list[str]
         return list(schema.names)
     if isinstance(columns, str):
         raise UsageError(f"columns={columns!r} is a text: give a list of names, such as [{columns!r}]")
-    for name in columns:
+    wanted = list(columns)
+    for name in wanted:
         if name not in schema.names:
             raise _no_column(name, schema)
-    return list(columns)
+    return wanted
 
 
 def _no_column(name: Any, schema: pa.Schema) -> UsageError:

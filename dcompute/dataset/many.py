@@ -162,6 +162,8 @@ class Datasets(Readable):
         return reduce(lambda a, b: a.union(b), [duck.cast(one, types) for one in found])
 
     def _joined(self, each: Sequence[Reading], columns: Sequence[str] | None, filters: Any) -> Reading:
+        if columns is not None and not isinstance(columns, str):
+            columns = list(columns)
         # columns that are not asked for need not meet
         needless = set() if columns is None or filters is not None else {name for one in each for name in one.schema.names} - set(columns)
         schema = self._schema([one.schema for one in each], needless)

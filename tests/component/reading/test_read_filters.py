@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import dcompute as dc
 from dcompute.dataset import reading
 from dcompute.dataset.entries import Replace
 from dcompute.dataset.filters import Filter
@@ -245,3 +246,19 @@ def test_columns_are_a_list(scene: Any, did: Any) -> None:
     """One name is no list of names, and is not read as its letters."""
     with pytest.raises(UsageError, match=r"such as \['n'\]"):
         reading.results(scene.store, scene.add(did("a", rows=[{"n": 1}])).state, "n")
+
+
+def test_columns_may_come_one_by_one(scene: Any, did: Any) -> None:
+    """What gives names only once is asked once, of one dataset and of several."""
+    opened = dc.open(scene.open().add(did("a", rows=[{"n": 1, "x": 2}])).publish().store.url)
+    for readable in (opened, dc.open([opened])):
+        assert readable.to_arrow(name for name in ("n", "item_key")).to_pylist() == [{"n": 1, "item_key": "a"}]
+
+
+def test_no_column_has_all_rows(scene: Any, did: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In memory as in a lazy frame."""
+    monkeypatch.setattr(reading, "PARTITION_FILES", 1)
+    scene.open().add(did("a", rows=[{"n": 1}, {"n": 2}])).add(did("b", rows=[{"n": 3}])).publish()
+    opened = dc.open(scene.store.url)
+    assert opened.to_arrow([]).num_rows == len(opened.to_pandas([])) == len(opened.results([])) == 3
+    assert opened.to_arrow([], [("n", ">", 1)]).num_rows == 2

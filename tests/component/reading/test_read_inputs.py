@@ -229,6 +229,15 @@ def test_inputs_that_would_be_changed_are_refused(of_inputs: Any, values: list[A
         of_inputs(values).to_arrow(inputs=True)
 
 
+def test_a_key_with_half_characters_is_looked_for(scene: Any, did: Any) -> None:
+    """No column holds them: where there is no such item, that is what is said."""
+    scene.open().add(did("a", rows=[{"y": 1}])).publish()
+    opened = dc.open(scene.store.url)
+    for name in ("\ud800", ("\ud800", "str")):
+        with pytest.raises(UsageError, match="has no attempt of an item with the key"):
+            opened.reproduce(name, len)
+
+
 def test_what_no_column_holds_is_text() -> None:
     """Paths, UUIDs, fractions and half characters of an input are text in its column."""
     from dcompute.dataset.spelled import arguments_of
