@@ -82,7 +82,7 @@ def _row(dataset: Dataset, key: Any) -> dict[str, Any]:
     """The newest attempt of the item."""
     text, kind = _identity(key)
     filters = [("item_key", "==", text), *([("key_kind", "==", kind)] if kind is not None else [])]
-    rows: list[dict[str, Any]] = dataset._attempts(_COLUMNS, filters).to_arrow().to_pylist()
+    rows: list[dict[str, Any]] = dataset._attempts(_COLUMNS, filters).to_arrow().to_pylist() if _is_text(f"{text}{kind}") else []
     if not rows:
         raise UsageError(f"{dataset.url} has no attempt of an item with the key {text!r}{f' ({kind})' if kind else ''}: see its attempts()")
     kinds = sorted({row["key_kind"] for row in rows})
@@ -95,10 +95,19 @@ def _identity(key: Any) -> tuple[str, str | None]:
     from dcompute.keys import derive
 
     if isinstance(key, str):
-        return key, None
+        # half characters stand in a key written out: as a value it is found
+        return (key, None) if _is_text(key) else derive(key)
     if isinstance(key, tuple) and len(key) == 2 and all(isinstance(part, str) for part in key):
         return key
     return derive(key)
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _compare_params(row: Mapping[str, Any], params: Mapping[str, Any]) -> None:

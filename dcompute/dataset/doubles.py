@@ -11,10 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dcompute.dataset.checkpoint import read_state
 from dcompute.dataset.hiding import Hides, joined_keys
 from dcompute.dataset.outcomes import iter_outcomes
-from dcompute.dataset.reading import ByUrl
+from dcompute.dataset.reading import LogAt
 from dcompute.dataset.state import State
 from dcompute.dataset.store import Store
 from dcompute.records import SUCCEEDED
@@ -28,21 +27,21 @@ _ALWAYS = np.iinfo(np.int64).max
 class Doubles:
     """Keys of one dataset that an earlier one has: called, they are hides of all their rows."""
 
-    places: tuple[tuple[ByUrl, int], ...]  #: the datasets up to this one, each with the number of the last entry that counts
+    logs: tuple[LogAt, ...]  #: of the datasets up to this one
     kinds: tuple[str | None, ...]  #: of the failure of each; None: it succeeded
     keys: pa.Array | None  #: None: too many to carry
 
     def __call__(self) -> Hides:
         """Hides that hit all rows of these keys, wherever they lie in the log."""
-        keys = _looked_for(self.places) if self.keys is None else self.keys
+        keys = _looked_for(self.logs) if self.keys is None else self.keys
         return Hides(keys, np.full(len(keys), _ALWAYS, dtype=np.int64))
 
-    def __dask_tokenize__(self) -> list[tuple[str, int]]:
-        return [(at.url, number) for at, number in self.places]
+    def __dask_tokenize__(self) -> list[tuple[str, int, str]]:
+        return [(log.url, log.number, log.entry) for log in self.logs]
 
     def __reduce__(self) -> tuple[Any, ...]:
         # the kinds are for status only, and there may be millions
-        return Doubles, (self.places, (), self.keys)
+        return Doubles, (self.logs, (), self.keys)
 
 
 def doubles_of(datasets: Sequence[tuple[Store, State]]) -> tuple[Doubles, ...]:
@@ -52,19 +51,19 @@ def doubles_of(datasets: Sequence[tuple[Store, State]]) -> tuple[Doubles, ...]:
     """
     found: list[Doubles] = []
     known = pa.chunked_array([], pa.string())
-    places = tuple((ByUrl(store, store.url), state.number) for store, state in datasets)
+    logs = tuple(LogAt(store, store.url, state.number, state.entry_id) for store, state in datasets)
     for index, (store, state) in enumerate(datasets):
         keys, kinds = _among(store, state, known) if len(known) else (pa.array([], pa.string()), ())
-        found.append(Doubles(places[: index + 1], kinds, keys if len(keys) <= _CARRIED else None))
+        found.append(Doubles(logs[: index + 1], kinds, keys if len(keys) <= _CARRIED else None))
         if index < len(datasets) - 1:
             known = pa.chunked_array([*known.chunks, *_all(store, state)], pa.string())
     return tuple(found)
 
 
 @lru_cache(maxsize=2)
-def _looked_for(places: tuple[tuple[ByUrl, int], ...]) -> pa.Array:
-    states = [read_state(at.store, number) for at, number in places]
-    stores = [at.store for at, _ in places]
+def _looked_for(logs: tuple[LogAt, ...]) -> pa.Array:
+    states = [log.state() for log in logs]
+    stores = [log.store for log in logs]
     known = [keys for store, state in zip(stores[:-1], states[:-1], strict=True) for keys in _all(store, state)]
     return _among(stores[-1], states[-1], pa.chunked_array(known, pa.string()))[0]
 

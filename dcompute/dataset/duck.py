@@ -25,6 +25,7 @@ _READS_FSSPEC = 2
 # names that no column of a result is likely to have
 _FILE, _PART, _POSITION, _HIDDEN = "dcompute file", "dcompute part", "dcompute position", "dcompute hidden"
 _TEXT, _KIND = "dcompute text", "dcompute kind"
+_FLOATS = re.compile(r"\b(FLOAT|DOUBLE)\b")
 _NUMBERS = frozenset({"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "FLOAT", "DOUBLE"})
 
 
@@ -143,9 +144,11 @@ def _selected(name: str, type_: str, stored: str, *, has: Mapping[str, str], nul
     """A column in the type of the dataset; "" where DuckDB has it as something else."""
     if stored not in has or stored in nulls:
         return f"CAST(NULL AS {type_}) AS {_quoted(name)}"
+    # DuckDB too takes the least and the greatest value of a file for all that is in it, and these know no NaN; TRY has no bounds
+    value = f"TRY({_quoted(stored)})" if _FLOATS.search(has[stored]) else _quoted(stored)
     if has[stored] == type_:
-        return f"{_quoted(stored)} AS {_quoted(name)}"
-    return f"CAST({_quoted(stored)} AS {type_}) AS {_quoted(name)}" if _may_cast(has[stored], type_) else ""
+        return f"{value} AS {_quoted(name)}"
+    return f"CAST({value} AS {type_}) AS {_quoted(name)}" if _may_cast(has[stored], type_) else ""
 
 
 def _may_cast(has: str, type_: str) -> bool:

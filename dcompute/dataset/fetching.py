@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
+from itertools import combinations
 from typing import Any
 
 import pyarrow as pa
@@ -23,6 +25,8 @@ from dcompute.dataset.store import Store
 _WHOLE_BYTES = 4 << 20
 # several threads decode what is larger; for less, starting them is the work
 _THREADED_BYTES = 1 << 20
+# columns that may each be NaN or not: so many make 15 cases
+_MOST_FLOATS = 4
 _NONE = Renames()
 
 
@@ -85,11 +89,24 @@ def _that_may_match(
     physical = opened.schema_arrow
     if not groups or any(name not in stored or physical.field(stored[name]).type != wanted.field(name).type for name in where.names):
         return groups
+    # statistics know nothing of NaN, which is never between the least and the greatest value
+    may_be_nan = [name for name in where.names if _holds_floats(wanted.field(name).type)]
+    if len(may_be_nan) > _MOST_FLOATS or not all(pa.types.is_floating(wanted.field(name).type) for name in may_be_nan):
+        return groups
     # it reads the footer once more, which the page cache has, or the buffer
     fragment = pads.ParquetFileFormat().make_fragment(source, LocalFileSystem() if isinstance(source, str) else None)
-    if any(stored[name] != name for name in where.names):
-        return [group for group in groups if _may_match(_statistics(fragment, group), wanted, where, stored)]
-    kept = {group.id for group in fragment.subset(where.expression, schema=physical).row_groups}
+    statistics = {group: _statistics(fragment, group) for group in groups}
+    try:
+        if any(stored[name] != name for name in where.names):
+            kept = {group for group in groups if _may_match(statistics[group], wanted, where, stored)}
+        else:
+            kept = {group.id for group in fragment.subset(where.expression, schema=physical).row_groups}
+        nans = [chosen for count in range(len(may_be_nan)) for chosen in combinations(may_be_nan, count + 1)]
+        nans = [chosen for chosen in nans if _may_match({}, wanted, where, stored, nan=chosen)]
+        kept |= {group for group in groups if any(_may_match(statistics[group], wanted, where, stored, nan=chosen) for chosen in nans)}
+    except pa.ArrowException:
+        # it cannot be asked of these bounds: whether it can of the rows is for the filter to say
+        return groups
     return [group for group in groups if group in kept]
 
 
@@ -100,14 +117,21 @@ def _statistics(fragment: Any, group: int) -> Mapping[str, Any]:
         return {}
 
 
-def _may_match(statistics: Mapping[str, Any], wanted: pa.Schema, where: Filter, stored: Mapping[str, str]) -> bool:
-    """Whether the statistics of a row group, told in the names of now, leave a row that may be wanted."""
+def _holds_floats(type_: pa.DataType) -> bool:
+    return pa.types.is_floating(type_) or any(_holds_floats(type_.field(index).type) for index in range(type_.num_fields))
+
+
+def _may_match(
+    statistics: Mapping[str, Any], wanted: pa.Schema, where: Filter, stored: Mapping[str, str], nan: Collection[str] = ()
+) -> bool:
+    """Whether the statistics of a row group, told in the names of now, leave a row that may be wanted, with NaN in some columns."""
     known = pc.scalar(True)
     for name in where.names:
         column, type_ = pc.field(name), wanted.field(name).type
-        bounds = statistics.get(stored[name])
+        if name in nan:
+            known &= column == pa.scalar(math.nan, type_)
         # a time of Python's has no nanoseconds
-        if bounds is not None and not pa.types.is_time64(type_):
+        elif (bounds := statistics.get(stored[name])) is not None and not pa.types.is_time64(type_):
             known &= (column >= pa.scalar(bounds["min"], type_)) | column.is_null()
             known &= (column <= pa.scalar(bounds["max"], type_)) | column.is_null()
     # Arrow leaves out a fragment that is known to hold no such row: this one stands for the row group

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dcompute import zones
 from dcompute.errors import UsageError
+
+_OPERATORS = {
+    "=": operator.eq, "==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
+}  # fmt: skip
+_BEYOND = 2**63
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +32,20 @@ class Filter:
     names: tuple[str, ...]
 
     def apply(self, table: pa.Table) -> pa.Table:
-        """The rows of a table for which it is true; null is not true."""
-        return table.filter(self.expression)
+        """The rows of a table for which it is true; null is not true.
+
+        Raises
+        ------
+        UsageError
+            It cannot be asked of a value in the table.
+        """
+        try:
+            return table.filter(self.expression)
+        except pa.ArrowException as error:
+            raise UsageError(
+                f"filters={self.expression!s} cannot be asked of a value in {', '.join(map(repr, self.names))}: {error}. Compare with a "
+                "value of the column's own type, or cast the column, as in pyarrow.compute.field('n').cast('float64') > 1.5"
+            ) from error
 
     @classmethod
     def of(cls, filters: Any, schema: pa.Schema) -> Filter | None:
@@ -49,6 +70,9 @@ class Filter:
         empty = schema.empty_table()
         try:
             empty.filter(expression)
+            # some types are compared no sooner than there is a row
+            pa.table([pa.nulls(1, field.type) for field in schema], schema=schema).filter(expression)
+            _try_on_values(expression, schema)
         except pa.ArrowException as error:
             raise UsageError(f"filters={filters!s} cannot be asked of columns {_described(schema)}: {error}") from error
         return cls(expression, tuple(name for name in schema.names if _needs(expression, empty, name)))
@@ -66,10 +90,11 @@ def check_columns(columns: Sequence[str] | None, schema: pa.Schema) -> list[str]
         return list(schema.names)
     if isinstance(columns, str):
         raise UsageError(f"columns={columns!r} is a text: give a list of names, such as [{columns!r}]")
-    for name in columns:
+    wanted = list(columns)
+    for name in wanted:
         if name not in schema.names:
             raise _no_column(name, schema)
-    return list(columns)
+    return wanted
 
 
 def _no_column(name: Any, schema: pa.Schema) -> UsageError:
@@ -86,12 +111,56 @@ def _expression(filters: Any, schema: pa.Schema) -> Any:
             if name not in schema.names:
                 raise _no_column(name, schema)
         with zones.kept():
-            return pq.filters_to_expression(alternatives)
-    except (TypeError, ValueError, IndexError, KeyError) as error:
+            alike = [
+                reduce(operator.and_, [_comparison(name, sign, value, schema) for name, sign, value in together])
+                for together in alternatives
+            ]
+        return reduce(operator.or_, alike)
+    except (TypeError, ValueError, IndexError, KeyError, OverflowError) as error:
         raise UsageError(
             f"filters={filters!r} cannot be read ({error}): give an expression such as pyarrow.compute.field('x') > 1, or a list of "
             "(column, operator, value) such as [('x', '>', 1)]"
         ) from error
+
+
+def _comparison(name: str, sign: str, value: Any, schema: pa.Schema) -> Any:
+    type_ = schema.field(name).type
+    is_set = isinstance(value, (list, set, tuple)) and sign in ("in", "not in")
+    if pa.types.is_integer(type_):
+        # Arrow compares integers with 1.5 as floats of 32 bits, and refuses those that these do not hold
+        if is_set:
+            value = [one for one in map(_whole, value) if not isinstance(one, float)]
+        elif isinstance(_whole(value), float) and sign in _OPERATORS:
+            return _OPERATORS[sign](pc.field(name).cast(pa.float64(), safe=False), pa.scalar(float(value)))
+        else:
+            value = _whole(value)
+    if is_set and all(one is None for one in value):
+        # it is nothing that tells its type
+        value = pa.array(list(value), type_)
+        return pc.field(name).isin(value) if sign == "in" else ~pc.field(name).isin(value)
+    return pq.filters_to_expression([(name, sign, value)])
+
+
+def _whole(value: Any) -> Any:
+    """A float that is an integer of 64 bits as that, others as Python's own."""
+    if not isinstance(value, (float, np.floating)):
+        return value
+    number = float(value)
+    return int(number) if abs(number) < _BEYOND and number.is_integer() else number
+
+
+def _try_on_values(expression: Any, schema: pa.Schema) -> None:
+    """Raise where types do not go together; what only some values do not allow is for the reading to say."""
+    row = [_example(field.type) for field in schema]
+    with contextlib.suppress(pa.ArrowInvalid):
+        pa.table(row, schema=schema).filter(expression)
+
+
+def _example(type_: pa.DataType) -> pa.Array:
+    for value in (1, 1.5, "x", b"x", True):
+        with contextlib.suppress(pa.ArrowException, TypeError, ValueError, OverflowError):
+            return pa.array([value], type_)
+    return pa.nulls(1, type_)
 
 
 def _needs(expression: Any, empty: pa.Table, name: str) -> bool:

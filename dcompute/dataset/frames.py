@@ -39,6 +39,8 @@ class Reading:
     def to_arrow(self) -> pa.Table:
         """All of it in memory."""
         tables = [self.rows.table(piece, self.columns) for piece in self.pieces]
+        if not self.columns:  # put together they would forget how many rows they have
+            return bare(sum(table.num_rows for table in tables))
         return pa.concat_tables(tables) if tables else self.schema.empty_table()
 
     def to_dask(self) -> Any:
@@ -68,18 +70,15 @@ class Partition:
 
     def __call__(self, piece: Piece, columns: Sequence[str]) -> Any:
         """A pandas dataframe with Arrow's types, so that integers with nulls stay integers."""
-        table = self.rows.table(piece, columns)
-        if columns:
-            return to_pandas(table)
-        import pandas as pd
-
-        return pd.DataFrame(index=pd.RangeIndex(table.num_rows))
+        return to_pandas(self.rows.table(piece, columns))
 
 
 def to_pandas(table: pa.Table) -> Any:
     """A pandas dataframe with Arrow's types."""
     import pandas as pd
 
+    if not table.num_columns:
+        return pd.DataFrame(index=pd.RangeIndex(table.num_rows))
     return table.to_pandas(types_mapper=pd.ArrowDtype)
 
 

@@ -13,7 +13,7 @@ from dcompute.dataset.entries import Action, Entry
 from dcompute.dataset.names import LAST, entry_name, new_id
 from dcompute.dataset.store import Store
 from dcompute.dataset.witness import Witness
-from dcompute.errors import StoreError
+from dcompute.errors import DatasetCorruptError, StoreError
 
 #: Seconds between the tries of an append whose outcome is not known; a local disk says at once what it means.
 _LOCAL_WAITS = (0.05, 0.2)
@@ -64,13 +64,24 @@ class Log:
         return None if data is None else Entry.from_bytes(number, data)
 
     def read_all(self, start: int = 1, stop: int | None = None) -> Iterator[Entry]:
-        """The entries from a number on, to the first number that is missing, or up to ``stop``."""
+        """The entries from a number on, to the first number that is missing, or up to ``stop``.
+
+        Raises
+        ------
+        DatasetCorruptError
+            One is missing, and a later one, which the hint or ``stop`` names, is there.
+        """
         number = start
-        for known in self._read_ahead(start, stop):
-            yield known
-            number += 1
-        while (stop is None or number <= stop) and (entry := self.read(number)) is not None:
+        known = self.hint().number
+        for entry in self._read_ahead(start, known if stop is None else min(known, stop)):
             yield entry
+            number += 1
+        while stop is None or number <= stop:
+            found = self.read(number)
+            if found is None:
+                self._refuse_hole(number, known if stop is None else stop)
+                return
+            yield found
             number += 1
 
     def append(self, number: int, actions: Sequence[Action], entry_id: str | None = None) -> Entry:
@@ -146,17 +157,23 @@ class Log:
             self._noted = Hint(max(number, own.number), tuple(sorted(known)))
             self.store.write(LAST, json.dumps({"number": self._noted.number, "checkpoints": self._noted.checkpoints}).encode())
 
-    def _read_ahead(self, start: int, stop: int | None) -> Iterator[Entry]:
+    def _read_ahead(self, start: int, last: int) -> Iterator[Entry]:
         """Entries that the hint knows of; elsewhere than on a local disk it pays to ask for many at once."""
         if self.store.is_local or self.store.is_memory:
             return
-        known = self.hint().number
-        numbers = range(start, (known if stop is None else min(known, stop)) + 1)
+        numbers = range(start, last + 1)
         found: Iterator[Entry | None] = prefetched(self.read, numbers, False) if len(numbers) > 1 else iter(())
         for entry in found:
             if entry is None:
                 return
             yield entry
+
+    def _refuse_hole(self, missing: int, later: int) -> None:
+        if later > missing and self.store.exists(entry_name(later)):
+            raise DatasetCorruptError(
+                f"entry {missing} of the log of {self.store.url} is gone, and entry {later} is there: something other than dcompute "
+                f"removed {entry_name(missing)}. Restore the file from a copy"
+            )
 
     def _create(self, entry: Entry, data: bytes) -> Entry:
         try:

@@ -37,9 +37,9 @@ class StatusOfMany:
     failed_by_kind: Mapping[str, int] = field(default_factory=dict)
 
     @property
-    def rows(self) -> int:
-        """Of the results parts that count, doubles too."""
-        return sum(one.rows for one in self.each)
+    def stored_rows(self) -> int:
+        """In the results parts that count: rows that count no more, and doubles, are among them."""
+        return sum(one.stored_rows for one in self.each)
 
     @property
     def bytes(self) -> int:
@@ -53,7 +53,7 @@ class StatusOfMany:
 
     def figures(self) -> dict[str, Any]:
         """All of it by name, for programs."""
-        return asdict(self) | {"rows": self.rows, "bytes": self.bytes, "attempts": self.attempts}
+        return asdict(self) | {"stored_rows": self.stored_rows, "bytes": self.bytes, "attempts": self.attempts}
 
     def __str__(self) -> str:
         width = max(len(one.url) for one in self.each)
@@ -162,6 +162,8 @@ class Datasets(Readable):
         return reduce(lambda a, b: a.union(b), [duck.cast(one, types) for one in found])
 
     def _joined(self, each: Sequence[Reading], columns: Sequence[str] | None, filters: Any) -> Reading:
+        if columns is not None and not isinstance(columns, str):
+            columns = list(columns)
         # columns that are not asked for need not meet
         needless = set() if columns is None or filters is not None else {name for one in each for name in one.schema.names} - set(columns)
         schema = self._schema([one.schema for one in each], needless)

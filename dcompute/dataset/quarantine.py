@@ -33,7 +33,7 @@ def reading_quarantine(store: Store, state: State, columns: Sequence[str] | None
         Which records: see :meth:`~dcompute.dataset.filters.Filter.of`.
     """
     where = Filter.of(filters, QUARANTINE_SCHEMA)
-    reader = Reader(store, QUARANTINE_SCHEMA, carried_hides(state.hides), state.number, attempts=False, where=where)
+    reader = Reader(store, QUARANTINE_SCHEMA, carried_hides(state.hides), state.number, state.entry_id, attempts=False, where=where)
     pieces = by_rows(quarantine_files(state), most_files=PARTITION_FILES, most_rows=PARTITION_RECORDS)
     return Reading(reader, pieces, check_columns(columns, QUARANTINE_SCHEMA), "quarantine")
 

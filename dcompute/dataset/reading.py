@@ -29,7 +29,7 @@ from dcompute.dataset.schema import RESERVED, cast, from_text
 from dcompute.dataset.state import CountedBatch, State
 from dcompute.dataset.store import Store
 from dcompute.dataset.tallying import tallied
-from dcompute.errors import UsageError
+from dcompute.errors import DatasetError, UsageError
 from dcompute.records import FAILED, ItemKey
 
 By = Literal["kind", "error", "host"]
@@ -52,6 +52,7 @@ class Reader:
     schema: pa.Schema  #: all columns there are
     hides: Hides | None  #: None: too many to carry
     number: int  #: of the last entry that counts
+    entry: str  #: its id: at the same URL and number another dataset has another one
     attempts: bool  #: attempts parts, or results parts
     where: Filter | None = None  #: which rows are wanted
     doubles: Callable[[], Hides] | None = None  #: keys that count elsewhere, as hides of all their rows here
@@ -60,7 +61,7 @@ class Reader:
 
     def __dask_tokenize__(self) -> tuple[Any, ...]:
         where = None if self.where is None else str(self.where.expression)
-        return (type(self).__qualname__, self.store.url, str(self.schema), self.number, self.attempts, where, self.doubles)
+        return (type(self).__qualname__, self.store.url, str(self.schema), self.number, self.entry, self.attempts, where, self.doubles)
 
     def table(self, piece: Piece, names: Sequence[str]) -> pa.Table:
         """The rows of some files that count, in some columns."""
@@ -83,7 +84,9 @@ class Reader:
         return table.select(list(names)) if names else bare(table.num_rows)
 
     def _hides(self) -> Hides:
-        hides = self.hides if self.hides is not None else _hides_of_log(self.store, self.number, self.attempts)
+        hides = self.hides
+        if hides is None:
+            hides = _cached_hides(LogAt(self.store, self.store.url, self.number, self.entry), self.attempts)
         return hides if self.doubles is None else hides.joined(self.doubles())
 
     def _schema(self, names: Sequence[str]) -> pa.Schema:
@@ -160,7 +163,17 @@ def reading_results(store: Store, state: State, columns: Sequence[str] | None = 
     marked = results_schema(state)
     schema, urls = without_marks(marked), url_columns(marked)
     where = Filter.of(filters, schema)
-    reader = Reader(store, schema, carried_hides(state.hides), state.number, attempts=False, where=where, renames=state.renames, urls=urls)
+    reader = Reader(
+        store,
+        schema,
+        carried_hides(state.hides),
+        state.number,
+        state.entry_id,
+        attempts=False,
+        where=where,
+        renames=state.renames,
+        urls=urls,
+    )
     files = (File(part.name, part.position, part.left_out, size=part.size, count=part.rows) for part in state.counted_parts() if part.rows)
     pieces = by_size(files, most_files=PARTITION_FILES, most_bytes=PARTITION_BYTES, schema=schema)
     return Reading(reader, pieces, check_columns(columns, schema), "results")
@@ -169,7 +182,7 @@ def reading_results(store: Store, state: State, columns: Sequence[str] | None = 
 def reading_attempts(store: Store, state: State, columns: Sequence[str] | None = None, filters: Any = None) -> Reading:
     """The attempts, before they are read; see :func:`attempts`."""
     where = Filter.of(filters, ATTEMPTS_SCHEMA)
-    reader = Reader(store, ATTEMPTS_SCHEMA, carried_hides(state.hides_all), state.number, attempts=True, where=where)
+    reader = Reader(store, ATTEMPTS_SCHEMA, carried_hides(state.hides_all), state.number, state.entry_id, attempts=True, where=where)
     files = (File(one.mark, one.position, one.batch.left_out, count=_count(one)) for one in state.batches)
     return _of_attempts(reader, files, columns, "attempts")
 
@@ -177,7 +190,7 @@ def reading_attempts(store: Store, state: State, columns: Sequence[str] | None =
 def reading_failures(store: Store, state: State, columns: Sequence[str] | None = None, filters: Any = None) -> Reading:
     """What failed at last, before it is read; see :func:`failures`."""
     where = Filter.of(filters, ATTEMPTS_SCHEMA)
-    reader = Reader(store, ATTEMPTS_SCHEMA, Hides.of({}), state.number, attempts=True, where=where)
+    reader = Reader(store, ATTEMPTS_SCHEMA, Hides.of({}), state.number, state.entry_id, attempts=True, where=where)
     files = (
         File(state.batches[ordinal].mark, state.batches[ordinal].position, rows=tuple(rows), count=len(rows))
         for ordinal, rows in failed_rows(store, state).items()
@@ -284,13 +297,9 @@ def carried_hides(newest: dict[ItemKey, int]) -> Hides | None:
     return Hides.of(newest) if len(newest) <= _CARRIED_HIDES else None
 
 
-def _hides_of_log(store: Store, number: int, attempts: bool) -> Hides:
-    return _cached_hides(ByUrl(store, store.url), number, attempts)
-
-
 @dataclass(frozen=True)
 class ByUrl:
-    """A store that compares by its URL, so that a cache can hold what was read of it."""
+    """A store that compares by its URL, so that a cache can hold what was read of files whose names nobody else has."""
 
     store: Store
     url: str
@@ -302,7 +311,33 @@ class ByUrl:
         return hash(self.url)
 
 
+@dataclass(frozen=True)
+class LogAt:
+    """The log of one dataset up to an entry; compares by URL and that entry, so that a cache can hold what was read."""
+
+    store: Store = field(compare=False)
+    url: str
+    number: int  #: of the entry
+    entry: str  #: its id
+
+    def state(self) -> State:
+        """What the log says up to there.
+
+        Raises
+        ------
+        DatasetError
+            Another dataset is in the place of this one.
+        """
+        state = read_state(self.store, self.number)
+        if state.entry_id != self.entry:
+            raise DatasetError(
+                f"the dataset at {self.url} is not the one that is read here: somebody removed or renamed that one since, and another one "
+                "is in its place. Open it again"
+            )
+        return state
+
+
 @lru_cache(maxsize=8)
-def _cached_hides(at: ByUrl, number: int, attempts: bool) -> Hides:
-    state = read_state(at.store, number)
+def _cached_hides(log: LogAt, attempts: bool) -> Hides:
+    state = log.state()
     return Hides.of(state.hides_all if attempts else state.hides)

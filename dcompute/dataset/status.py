@@ -57,7 +57,7 @@ class Status:
     failed: int  #: items whose newest attempt failed, final or not
     failed_by_kind: Mapping[str, int] = field(default_factory=dict)
     attempts: int  #: that count, history too
-    rows: int  #: of the results parts that count; rows in them that are hidden too
+    stored_rows: int  #: in the results parts that count; rows that count no more are among them, until compaction with ``all``
     bytes: int  #: of the results parts that count
     runs: int  #: how many there were
     last_commit: float | None  #: seconds since 1970, on the clock of the driver
@@ -111,7 +111,12 @@ class Dataset(Readable):
     def refresh(self) -> Dataset:
         """This dataset as it is now; one that was opened as of an earlier time stays as it is."""
         if self._state is not None and self._at is None:
-            fold(Log(self._store).read_all(self._state.number + 1), self._state)
+            log = Log(self._store)
+            last = log.read(self._state.number) if self._state.number else None
+            if last is not None and last.id != self._state.entry_id:
+                self._state = None  # another dataset is in its place: none of what was read is in that one
+            else:
+                fold(log.read_all(self._state.number + 1), self._state)
         return self
 
     def status(self) -> Status:
@@ -339,7 +344,7 @@ class Dataset(Readable):
             "state": found.state,
             "succeeded": f"{found.succeeded:,}",
             "failed": failed,
-            "rows": f"{found.rows:,}",
+            "stored rows": f"{found.stored_rows:,}",
         }
         cells = "".join(f"<tr><th style='text-align:left'>{name}</th><td>{escape(text)}</td></tr>" for name, text in lines.items())
         return f"<b>{escape(self.url)}</b><table>{cells}</table>"
@@ -430,7 +435,7 @@ def status_of(store: Store, state: State, *, is_past: bool = False) -> Status:
         failed=sum(failed.values()),
         failed_by_kind=failed,
         attempts=_attempts(store, state, succeeded + sum(tries.values())),
-        rows=rows,
+        stored_rows=rows,
         bytes=size,
         runs=len({opened.run for opened in state.opened.values()}),
         last_commit=state.at or None,

@@ -39,7 +39,7 @@ def test_totals_are_those_of_the_dataset(dataset: dc.Dataset) -> None:
     assert (summary["attempts"], summary["succeeded"], summary["failed"], summary["runs"]) == (60, status.succeeded, 6, 2)
     assert summary["kinds"] == "6 permanent"
     throughput = dataset.report("throughput")
-    assert (throughput.ended.sum(), throughput.failed.sum(), throughput.rows.sum()) == (60, 6, status.rows)
+    assert (throughput.ended.sum(), throughput.failed.sum(), throughput.rows.sum()) == (60, 6, status.stored_rows)
     assert throughput.run.nunique() == 2
     assert dataset.report("failures", by="kind").attempts.to_list() == [6]
     assert dataset.report("resources").attempts.to_list() == [60, 60]

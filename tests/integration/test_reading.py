@@ -122,7 +122,7 @@ def test_status_of_a_closed_dataset_counts_items(written: Store) -> None:
     """The figures of status are those of the rows."""
     found = open_dataset(written.url).status()
     assert (found.state, found.succeeded, found.failed, found.attempts) == ("idle", BATCHES * 45, BATCHES * 5, BATCHES * ITEMS)
-    assert found.rows == BATCHES * 90
+    assert found.stored_rows == BATCHES * 90
 
 
 def test_reading_imports_no_scheduler(written: Store, tmp_path: Path) -> None:

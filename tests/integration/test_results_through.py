@@ -287,7 +287,14 @@ def test_failures_are_grouped_and_the_dataset_reads_without_a_cluster(tmp_path: 
     assert len(run.failures(by="host")) == 1
     dataset = dc.open(tmp_path / "d")
     status = dataset.status()
-    assert (status.workload, status.state, status.succeeded, status.failed, status.rows, status.attempts) == ("picky", "idle", 4, 4, 8, 8)
+    assert (status.workload, status.state, status.succeeded, status.failed, status.stored_rows, status.attempts) == (
+        "picky",
+        "idle",
+        4,
+        4,
+        8,
+        8,
+    )
     assert status.failed_by_kind == {"permanent": 4}
     assert "picky" in dataset._repr_html_()
     assert dataset.results(columns=["value"]).compute()["value"].sum() == 2 * (1 + 2 + 5 + 7)

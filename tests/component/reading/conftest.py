@@ -33,8 +33,9 @@ class Did:
 class Scene:
     """Writes parts and entries as a driver and its workers would."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, name: str = "") -> None:
         self.store = store
+        self.name = name  # tells the ids of its entries from those of others
         self.entries: list[Entry] = []
         self.schema: pa.Schema | None = None
         self._batches = 0
@@ -49,7 +50,7 @@ class Scene:
 
     def commit(self, *actions: Action) -> Scene:
         number = len(self.entries) + 1
-        self.entries.append(Entry(number, f"{number:032x}", 1000.0 + number, actions))
+        self.entries.append(Entry(number, f"{self.name}{number:032x}", 1000.0 + number, actions))
         return self
 
     def publish(self) -> Scene:

@@ -37,7 +37,7 @@ def test_a_pattern_and_what_a_shell_makes_of_it_read_as_one(lab: Path, quoted: b
     assert [line.split()[0] for line in lines] == [f"{lab}/north", f"{lab}/south", "together"]
     assert "2 succeeded, 1 failed (1 outcomes" in lines[-1]
     told = json.loads(call("status", *named, "--json"))
-    assert (told["succeeded"], told["doubles"], told["rows"], told["attempts"], len(told["each"])) == (2, 1, 3, 4, 2)
+    assert (told["succeeded"], told["doubles"], told["stored_rows"], told["attempts"], len(told["each"])) == (2, 1, 3, 4, 2)
     rows = [json.loads(line) for line in call("results", *named, "--json").splitlines()]
     assert sorted((row["item_key"], row["x"]) for row in rows) == [("a", 1), ("c", 3)]
     assert [json.loads(line)["item_key"] for line in call("failures", *named, "--json").splitlines()] == ["b"]

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -79,6 +80,19 @@ def test_duckdb_reads_the_files_itself(dataset: Dataset) -> None:
             Path(dataset.url, name).unlink()
         with pytest.raises(duckdb.Error):
             relation.fetchall()
+
+
+@pytest.mark.parametrize(
+    "condition", ["x <> 1", "isnan(x)", "x > 5", "NOT (x < 3)", "x = 'nan'", "f <> 1", "p.x <> 1", "isnan(q[1])"], ids=str
+)
+def test_duckdb_finds_nan(scene: Any, did: Any, condition: str) -> None:
+    """To its conditions NaN is the greatest number: the bounds of a file, which say nothing of NaN, decide nothing."""
+    values = [1.0, 1.0, float("nan")]
+    scene.open().add(did("a", rows=[{"x": x, "f": np.float32(x), "p": {"x": x}, "q": [x]} for x in values]))
+    scene.add(did("b", rows=[{"f": 1.0}])).publish()  # "f" is of floats of two widths
+    with duckdb.connect() as connection:
+        relation = dc.open(scene.store.url).to_duckdb(connection)
+        assert relation.filter(condition).project("item_key").fetchall() == [("a",)]
 
 
 def test_what_duckdb_takes_for_another_type_comes_through_arrow(scene: Any, did: Any) -> None:

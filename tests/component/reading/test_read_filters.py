@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import dcompute as dc
 from dcompute.dataset import reading
 from dcompute.dataset.entries import Replace
 from dcompute.dataset.filters import Filter
@@ -23,6 +25,7 @@ from dcompute.errors import DatasetCorruptError, UsageError
 from dcompute.records import PartRef
 
 SCHEMA = pa.schema([("item_key", pa.string()), ("key_kind", pa.string()), ("n", pa.int64()), ("x", pa.float64())])
+TIMES = SCHEMA.append(pa.field("t", pa.timestamp("us", "UTC")))
 
 
 class Noting:
@@ -178,12 +181,55 @@ def test_partitions_of_attempts_are_bounded_by_rows() -> None:
     assert [[file.name for file in piece.files] for piece in by_rows(files, most_files=9, most_rows=4)] == [["a"], ["b", "c"], ["d"]]
 
 
+@pytest.mark.parametrize("written", ["as written", "compacted"])
+@pytest.mark.parametrize(
+    ("filters", "found"),
+    [
+        ([("n", "==", 1.5)], []),
+        ([("n", "!=", 1.5)], [1, 2**24 + 1, 2**60 + 1]),
+        ([("n", ">", 1.5)], [2**24 + 1, 2**60 + 1]),
+        ([("n", ">=", 16777216.5)], [2**24 + 1, 2**60 + 1]),
+        ([("n", "<", 1e30)], [1, 2**24 + 1, 2**60 + 1]),
+        ([("n", "==", 16777217.0)], [2**24 + 1]),
+        ([("n", "==", 2.0**60)], []),
+        ([("n", "in", [1.0, 1.5, 2**60 + 1])], [1, 2**60 + 1]),
+        ([("n", "not in", [1.5, 1])], [2**24 + 1, 2**60 + 1, None]),
+        ([("n", "in", [])], []),
+        ([("n", "in", [None])], [None]),
+        ([("n", "not in", ())], [1, 2**24 + 1, 2**60 + 1, None]),
+        ([("n", "in", ["1"])], [1]),
+    ],
+    ids=str,
+)
+def test_integers_are_compared_with_other_numbers(scene: Any, did: Any, written: str, filters: Any, found: list[Any]) -> None:
+    """Exactly, however large they are and however small the numbers that they are compared with."""
+    values = pa.array([1, 2**24 + 1, 2**60 + 1, None], pa.int64())
+    table = pa.table({"item_key": ["a"] * 4, "key_kind": ["str"] * 4, "n": values})
+    if written == "compacted":
+        state = compacted(scene, did, table)
+    else:
+        state = scene.add(did("a", rows=[{"n": value} for value in values.to_pylist()])).state
+    assert reading.results_arrow(scene.store, state, ["n"], filters)["n"].to_pylist() == found
+
+
+def test_a_value_that_cannot_be_compared_is_the_filters_fault(scene: Any, did: Any) -> None:
+    """It is told as that, and no dataset is called damaged."""
+    state = scene.add(did("a", rows=[{"n": 2**24 + 1}, {"n": 1}])).state
+    with pytest.raises(UsageError, match=r"cannot be asked of a value in 'n': .*cast the column"):
+        reading.results_arrow(scene.store, state, filters=pc.field("n") > 1.5)
+
+
 @pytest.mark.parametrize(
     ("filters", "says"),
     [
         ([("nn", ">", 1)], "no column 'nn': did you mean 'n'"),
         (pc.field("nn") > 1, r"cannot be asked of columns item_key \(string\), .*nn"),
         ([("n", ">", "text")], "cannot be asked of columns"),
+        ([("n", "==", 10**30)], "cannot be read .*too large"),
+        ([("n", "in", [1, "x"])], "cannot be read"),
+        ([("t", ">", datetime(2024, 1, 1))], "cannot be asked of columns.* timezone"),
+        ([("t", "in", [datetime(2024, 1, 1)])], "cannot be asked of columns.* timezone"),
+        ([("t", "in", ["2024-01-02"])], "cannot be asked of columns"),
         ([("n", "~", 1)], "list of .column, operator, value."),
         ("n > 1", "list of .column, operator, value."),
         ([], "list of .column, operator, value."),
@@ -193,10 +239,26 @@ def test_partitions_of_attempts_are_bounded_by_rows() -> None:
 def test_a_filter_that_cannot_be_is_refused(filters: Any, says: str) -> None:
     """Before anything is read, with what is wrong."""
     with pytest.raises(UsageError, match=says):
-        Filter.of(filters, SCHEMA)
+        Filter.of(filters, TIMES)
 
 
 def test_columns_are_a_list(scene: Any, did: Any) -> None:
     """One name is no list of names, and is not read as its letters."""
     with pytest.raises(UsageError, match=r"such as \['n'\]"):
         reading.results(scene.store, scene.add(did("a", rows=[{"n": 1}])).state, "n")
+
+
+def test_columns_may_come_one_by_one(scene: Any, did: Any) -> None:
+    """What gives names only once is asked once, of one dataset and of several."""
+    opened = dc.open(scene.open().add(did("a", rows=[{"n": 1, "x": 2}])).publish().store.url)
+    for readable in (opened, dc.open([opened])):
+        assert readable.to_arrow(name for name in ("n", "item_key")).to_pylist() == [{"n": 1, "item_key": "a"}]
+
+
+def test_no_column_has_all_rows(scene: Any, did: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In memory as in a lazy frame."""
+    monkeypatch.setattr(reading, "PARTITION_FILES", 1)
+    scene.open().add(did("a", rows=[{"n": 1}, {"n": 2}])).add(did("b", rows=[{"n": 3}])).publish()
+    opened = dc.open(scene.store.url)
+    assert opened.to_arrow([]).num_rows == len(opened.to_pandas([])) == len(opened.results([])) == 3
+    assert opened.to_arrow([], [("n", ">", 1)]).num_rows == 2

@@ -68,7 +68,7 @@ def test_a_dataset_as_of_an_entry_is_what_it_was(told: Any) -> None:
     assert (len(then.attempts()), len(now.attempts())) == (3, 5)
     assert then.failures().compute(scheduler="synchronous")["item_key"].tolist() == ["c"]
     status = then.refresh().status()
-    assert (status.succeeded, status.failed, status.attempts, status.rows, status.state) == (2, 1, 3, 3, "running")
+    assert (status.succeeded, status.failed, status.attempts, status.stored_rows, status.state) == (2, 1, 3, 3, "running")
     assert (now.status().succeeded, now.status().failed) == (2, 2)
     assert then.history()["number"].tolist() == [1, 2, 3]
     assert "as of entry 3" in repr(then)

@@ -10,6 +10,8 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -163,6 +165,77 @@ def test_inputs_whose_types_cannot_meet_are_refused(scene: Any, did: Any) -> Non
     scene.commit(*scene.schema_action(made), Add(batches=(made,))).publish()
     with pytest.raises(UsageError, match="'a': int, str"):
         dc.open(scene.store.url).results(inputs=True)
+
+
+@pytest.fixture(params=["one batch", "a batch each"])
+def of_inputs(request: pytest.FixtureRequest, scene: Any, did: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Makes the results of items with these values of "a", all in one partition or each in one of its own."""
+    from dcompute.dataset.entries import Add
+
+    def make(values: list[Any]) -> Any:
+        monkeypatch.setattr(reading, "PARTITION_FILES", 1)
+        all_done = [did(key(a=value), rows=[{"y": index}]) for index, value in enumerate(values)]
+        scene.open()
+        for batch in [all_done] if request.param == "one batch" else [[one] for one in all_done]:
+            made = scene.batch(*batch)
+            _as_mappings(scene, made)
+            scene.commit(*scene.schema_action(made), Add(batches=(made,)))
+        scene.publish()
+        return dc.open(scene.store.url)
+
+    return make
+
+
+NAIVE = datetime.datetime(2024, 5, 1, 12)
+GAP = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (["x", GAP, None], ["x", None, None]),
+        ([GAP, datetime.date(2024, 5, 1)], [None, datetime.date(2024, 5, 1)]),
+        ([True, GAP], [True, None]),
+        ([GAP, 0.5, None], [GAP, 0.5, None]),
+        ([GAP, 3], [GAP, 3.0]),
+        ([GAP, GAP], [GAP, GAP]),
+        ([2**60 + 1, 2**60 + 2], [2**60 + 1, 2**60 + 2]),
+        ([2**53, 0.5], [2.0**53, 0.5]),
+    ],
+    ids=str,
+)
+def test_what_a_table_lacks_is_null_in_its_column(of_inputs: Any, values: list[Any], expected: list[Any]) -> None:
+    """pandas has NaN for it; among numbers that is a number, in any other column it is nothing."""
+    found = of_inputs(values).to_arrow(["a"], inputs=True)["a"].to_pylist()
+    assert repr(found) == repr(expected)
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ([2**60 + 1, 2**60 + 2, 0.5], r"beyond ±2\*\*53"),
+        ([2**60 + 1, GAP], r"beyond ±2\*\*53"),
+        ([2**62, 2**70], "'a': integers beyond 64 bits"),
+        ([NAIVE, NAIVE.replace(tzinfo=datetime.UTC)], "cannot meet"),
+        ([NAIVE.date(), NAIVE], "cannot meet"),
+        ([np.datetime64("2024-05-01T00:00:00.123456789"), np.datetime64("2024-05-01")], "00.123456789.* holds nanoseconds"),
+        ([pd.Timedelta(5, "ns")], "holds nanoseconds"),
+    ],
+    ids=str,
+)
+def test_inputs_that_would_be_changed_are_refused(of_inputs: Any, values: list[Any], says: str) -> None:
+    """No column has another value than the input had, wherever in the files the values lie."""
+    with pytest.raises(UsageError, match=says):
+        of_inputs(values).to_arrow(inputs=True)
+
+
+def test_a_key_with_half_characters_is_looked_for(scene: Any, did: Any) -> None:
+    """No column holds them: where there is no such item, that is what is said."""
+    scene.open().add(did("a", rows=[{"y": 1}])).publish()
+    opened = dc.open(scene.store.url)
+    for name in ("\ud800", ("\ud800", "str")):
+        with pytest.raises(UsageError, match="has no attempt of an item with the key"):
+            opened.reproduce(name, len)
 
 
 def test_what_no_column_holds_is_text() -> None:

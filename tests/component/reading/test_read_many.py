@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def test_status_of_several_counts_each_key_once(two: str) -> None:
     status = dc.open([f"{two}/a", f"{two}/b"]).status()
     assert (status.succeeded, status.failed, status.failed_by_kind, status.doubles) == (2, 1, {"permanent": 1}, 2)
     assert [(one.succeeded, one.failed) for one in status.each] == [(1, 1), (2, 1)]
-    assert (status.rows, status.attempts) == (4, 5)
+    assert (status.stored_rows, status.attempts) == (4, 5)
     assert "2 succeeded, 1 failed (2 outcomes" in str(status)
 
 
@@ -96,6 +97,19 @@ def test_several_travel_with_their_doubles(two: str, monkeypatch: pytest.MonkeyP
         opened = dc.open([f"{two}/a", f"{two}/b"])
         frame = pickle.loads(pickle.dumps(opened.results()))
         assert sorted(compute(frame)[["item_key", "n"]].itertuples(index=False, name=None)) == expected
+
+
+def test_doubles_are_those_of_the_datasets_that_are_there(
+    tmp_path: Path, new_scene: Any, did: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Datasets that are made anew at their places have none of the doubles of those before them."""
+    monkeypatch.setattr(doubles, "_CARRIED", 0)
+    for both, other in (("k1", "k2"), ("k2", "k1")):
+        for name in ("a", "b"):
+            shutil.rmtree(tmp_path / name, ignore_errors=True)
+            new = new_scene(Store.at(tmp_path / name), name=f"{name}{both}").add(did(both, rows=[{"n": 1}]))
+            new.add(did(other if name == "b" else "k3", rows=[{"n": 2}])).publish()
+        assert pairs(dc.open([tmp_path / "a", tmp_path / "b"])) == sorted([(both, 1), (other, 2), ("k3", 2)])
 
 
 def test_refresh_sees_what_was_committed_since(two: str, new_scene: Any, did: Any) -> None:

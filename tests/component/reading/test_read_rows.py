@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import itertools
+import shutil
+from pathlib import Path
 from typing import Any
 
 import dask
 import pyarrow as pa
 import pytest
+from dask.base import tokenize
 from hypothesis import given
 from hypothesis import strategies as st
 
+import dcompute as dc
 from dcompute.dataset import reading
 from dcompute.dataset.entries import Add, Hide, Replace
 from dcompute.dataset.parts import write_results
 from dcompute.dataset.store import Store
-from dcompute.errors import UsageError
+from dcompute.errors import DatasetError, UsageError
 from dcompute.records import PartRef
 
 _names = itertools.count()
@@ -152,6 +156,47 @@ def test_many_hidden_keys_are_read_where_they_are_needed(scene: Any, did: Any, m
     frame = reading.results(scene.store, scene.state)
     scene.hide("b").publish()
     assert compute(frame)["n"].tolist() == [2]
+
+
+@pytest.fixture
+def at_once_two(tmp_path: Path, new_scene: Any, did: Any) -> Any:
+    """Puts two datasets at one place, one after the other; the hidden keys of both are too many to travel."""
+
+    def put(kept: str, hidden: str) -> Store:
+        shutil.rmtree(tmp_path / "place", ignore_errors=True)
+        new = new_scene(Store.at(tmp_path / "place"), name=hidden)
+        new.add(did(kept, rows=[{"n": 1}]), did(hidden, rows=[{"n": 2}])).hide(hidden, scope="all").publish()
+        return new.store  # type: ignore[no-any-return]
+
+    return put
+
+
+def test_hidden_keys_are_those_of_the_dataset_that_is_there(at_once_two: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dataset that is removed and made anew at its place hides none of the keys of the one before it."""
+    monkeypatch.setattr(reading, "_CARRIED_HIDES", 0)
+    for kept, hidden in (("a", "b"), ("b", "a")):
+        opened = dc.open(at_once_two(kept, hidden).url)
+        assert opened.to_arrow()["item_key"].to_pylist() == [kept]
+        assert compute(opened.attempts(["item_key"]))["item_key"].tolist() == [kept]
+
+
+def test_a_frame_of_a_dataset_that_was_replaced_says_so(at_once_two: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is an error, and Dask takes no frame of the one for a frame of the other."""
+    monkeypatch.setattr(reading, "_CARRIED_HIDES", 0)
+    first = dc.open(at_once_two("a", "b").url)
+    before, rows = tokenize(reading.reading_results(first._store, first.state).rows), first.results()
+    second = dc.open(at_once_two("b", "a").url)
+    assert tokenize(reading.reading_results(second._store, second.state).rows) != before
+    with pytest.raises(DatasetError, match="another one is in its place"):
+        compute(rows)
+
+
+def test_refresh_shows_the_dataset_that_is_there(at_once_two: Any) -> None:
+    """What is in the place of the one that was opened is read from its beginning."""
+    opened = dc.open(at_once_two("a", "b").url)
+    assert opened.to_arrow()["item_key"].to_pylist() == ["a"]
+    at_once_two("b", "a")
+    assert opened.refresh().to_arrow()["item_key"].to_pylist() == ["b"]
 
 
 def test_partitions_are_bounded(scene: Any, did: Any, monkeypatch: pytest.MonkeyPatch) -> None:

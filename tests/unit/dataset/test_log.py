@@ -6,11 +6,12 @@ import uuid
 
 import pytest
 
+from dcompute.dataset.checkpoint import read_state
 from dcompute.dataset.entries import SetSchema
 from dcompute.dataset.log import Log, LostRace
 from dcompute.dataset.names import LAST, entry_name
 from dcompute.dataset.store import Store
-from dcompute.errors import StoreError
+from dcompute.errors import DatasetCorruptError, StoreError
 from dcompute.testing import Fault, FaultStore, ManualClock
 
 
@@ -116,3 +117,23 @@ def test_end_with_a_good_hint_asks_little(store, log):
     store.calls.clear()
     assert log.end() == 19
     assert [op for op, _ in store.calls] == ["read", "exists", "exists"]
+
+
+@pytest.mark.parametrize(
+    "read", [lambda log: list(log.read_all()), lambda log: list(log.read_all(2, 5)), lambda log: read_state(log.store)]
+)
+def test_an_entry_that_is_gone_is_no_end(store, log, read):
+    """Where a later entry is there, the log is not what it was before the one that is missing: it is damaged."""
+    for number in range(1, 7):
+        log.append(number, said("x"))
+    log.note_end(6)
+    store.remove([entry_name(3)])
+    with pytest.raises(DatasetCorruptError, match=r"entry 3 of the log of .* is gone, and entry . is there"):
+        read(log)
+
+
+def test_a_hint_at_an_entry_that_was_never_there_proves_no_hole(store, log):
+    """What the hint says alone counts for nothing."""
+    log.append(1, said("x"))
+    store.write(LAST, b'{"number": 900}')
+    assert [entry.number for entry in log.read_all()] == [1]
