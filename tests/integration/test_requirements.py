@@ -86,7 +86,10 @@ def test_what_nobody_declares_is_counted_by_the_driver(tmp_path: Path) -> None:
     with cluster_of(options(4)) as client:
         run = dc.map(dc.workload(nap).options(cpus=2), range(16), tmp_path / "d", batch_size=1)
         assert most_at_once(run) == 2
-        assert annotated(client) == [{}] * 16
+        # on a slow machine one may have a twin
+        found = annotated(client)
+        assert len(found) >= 16
+        assert not any(found)
 
 
 def test_memory_is_counted_by_the_limits_of_workers(tmp_path: Path) -> None:

@@ -155,7 +155,7 @@ def test_a_run_merges_what_it_left(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert len(list(opened.state.counted_parts())) == 1
     assert rows_of(run.results().compute(scheduler="sync")) == expected(25)
     # what a run reads takes what a dataset's own reading takes
-    assert list(run.results(["x"], [("half", "==", 1), ("x", "<", 3)]).compute(scheduler="sync").itertuples(index=False)) == [
+    assert sorted(run.results(["x"], [("half", "==", 1), ("x", "<", 3)]).compute(scheduler="sync").itertuples(index=False)) == [
         (0,),
         (1,),
         (2,),
