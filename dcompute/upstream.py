@@ -25,7 +25,7 @@ from dcompute.dataset.slabs import Slab, Wanted, scattered, slab, units
 from dcompute.dataset.state import State
 from dcompute.dataset.status import Dataset
 from dcompute.dataset.store import Store
-from dcompute.errors import InputError, InternalError, ValueTooLargeError
+from dcompute.errors import InputError, InternalError, UsageError, ValueTooLargeError
 from dcompute.inputs import LARGEST_VALUE
 from dcompute.inputs.sources import Bunch, Ready
 from dcompute.keys import derive, digest_of, fingerprint
@@ -52,7 +52,8 @@ def rows(dataset: Any, *, by: By = "row", columns: Sequence[str] | None = None) 
         item's rows. ``"key"``: the rows of each item as one pandas dataframe, under its key. ``"part"``: the path or URL of each Parquet
         file; all rows in them have to count.
     columns
-        These only, of which ``item_key`` and ``key_kind`` may be; None: all but these two. A change in other columns is none.
+        These only, of which ``item_key`` and ``key_kind`` may be; None: all but these two. A change in other columns is none. Not with
+        ``by="part"``.
 
     Examples
     --------
@@ -66,7 +67,7 @@ def rows(dataset: Any, *, by: By = "row", columns: Sequence[str] | None = None) 
     InputError
         ``by`` is nothing that there is.
     UsageError
-        There is no such column.
+        There is no such column, one is named twice or none at all, or columns of ``by="part"``, whose files the workload opens itself.
     """
     found = dataset if isinstance(dataset, (Dataset, Datasets)) else open_dataset(dataset)
     return Rows(found, by, columns)
@@ -86,7 +87,8 @@ class Rows(Ready):
         self._dataset: Dataset | Datasets = Datasets(each) if isinstance(dataset, Datasets) else each[0]
         self._each = [(one._store, one.state) for one in each]
         schema = self._dataset._results(None, None, False).schema
-        wanted = check_columns([name for name in schema.names if name not in RESERVED] if columns is None else columns, schema)
+        every = [name for name in schema.names if name not in RESERVED]
+        wanted = every if columns is None else _wanted(check_columns(columns, schema), by)
         self._schema = pa.schema([schema.field(name) for name in wanted])
         self.names: tuple[str, ...] | None = tuple(wanted) if by == "row" else None
         self.sources = tuple((store.url, state.number) for store, state in self._each)
@@ -142,6 +144,18 @@ class Rows(Ready):
             if double is not None and len(double.kinds):
                 hides = hides.joined(double())
             yield from _Read(store, state, hides, self._schema, is_by_row=self._by == "row").items()
+
+
+def _wanted(columns: list[str], by: str) -> list[str]:
+    """Columns that were asked for, each of them one of the dataset's."""
+    if by == "part":
+        raise UsageError('rows(by="part", columns=...): the workload opens the files itself, and chooses columns there: leave columns= out')
+    if not columns:
+        raise UsageError("rows(columns=[]): no column would be passed; name one at least, such as item_key, or leave columns= out")
+    for name in columns:
+        if columns.count(name) > 1:
+            raise UsageError(f"rows(columns=...) has {name!r} twice: name each column once")
+    return columns
 
 
 #: Key, value, fingerprint, what a function of the value is shown, size.

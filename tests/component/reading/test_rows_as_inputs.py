@@ -261,6 +261,22 @@ def test_a_preview_of_rows_writes_nothing_and_a_dataset_is_its_rows(driver: Driv
     assert (found.todo, found.examples) == (2, (text("a", 0), text("a", 1)))
 
 
+@pytest.mark.parametrize(
+    ("by", "columns", "why"),
+    [
+        ("row", ["x", "x"], "'x' twice"),
+        ("key", ["x", "item_key", "x"], "'x' twice"),
+        ("key", [], "no column"),
+        ("part", ["x"], 'by="part"'),
+    ],
+)
+def test_columns_that_make_no_sense_are_refused_at_once(driver: Driving, by: Any, columns: list[str], why: str) -> None:
+    """One that is named twice, none at all, and those of whole files."""
+    driver.add({"a": [{"x": 1}]})
+    with pytest.raises(UsageError, match=why):
+        dc.rows(driver.store.url, by=by, columns=columns)
+
+
 # ------------------------------------------------------------------------------------------------------------------ any history
 
 keys = st.sampled_from("abcd")
