@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _CHUNK = 8192
 #: Characters of a key that a person reads.
 _SHOWN = 40
+_INTERRUPTED = "  a run before was interrupted, or is at work: what it wrote since its last commit counts as to do; a run adds it first"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +44,7 @@ class Preview:
     examples: tuple[str, ...]  #: keys of the first items that would be executed
     keys: Mapping[str, tuple[str, ...]]  #: some keys, by what would become of them and why
     cost: Cost  #: in time, if the items are like the last ones
+    interrupted: bool  #: a run before was killed or is at work: what it wrote since its last commit counts as to do
 
     def __str__(self) -> str:
         lines = [f"{self.workload} -> {self.dataset}: {counted(self.todo, 'item')} would be executed"]
@@ -50,6 +52,8 @@ class Preview:
         if self.kept_changed:
             lines.append(f"  {self.kept_changed:>10,}  of those done before, by an older form of the function")
         lines += [f"  {count:>10,}  of those done before, although the {what} changed" for what, count in self.kept.items()]
+        if self.interrupted and self.todo:
+            lines.append(_INTERRUPTED)
         return "\n".join([*lines, *self._cost()])
 
     def _some(self, why: str) -> str:
@@ -94,6 +98,7 @@ def preview_of(assignment: Assignment) -> Preview:
         examples=tuple(examples),
         keys={why: tuple(keys) for why, keys in plan.examples.items()},
         cost=cost_of(tally.todo, (one.batch for one in state.batches[-NEWEST:]), _slots(assignment) if tally.todo else None),
+        interrupted=bool(state.unsettled),
     )
 
 

@@ -269,6 +269,8 @@ class Run:
 def preview(workload: Any, inputs: Any, dataset: Any, **options: Any) -> Preview:
     """What :func:`map` with the same arguments would execute and skip, and why; nothing is executed or written.
 
+    What a run that was killed wrote since its last commit counts as to do here; the next run adds it, and executes less.
+
     Raises
     ------
     DcomputeError

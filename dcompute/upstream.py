@@ -19,13 +19,14 @@ from dcompute.dataset.many import Datasets
 from dcompute.dataset.opening import open as open_dataset
 from dcompute.dataset.produced import with_marks
 from dcompute.dataset.reading import results_schema
-from dcompute.dataset.references import Part, Row, Table
+from dcompute.dataset.references import Part, Place, Row, Table, together
 from dcompute.dataset.schema import RESERVED
 from dcompute.dataset.slabs import Slab, Wanted, scattered, slab, units
 from dcompute.dataset.state import State
 from dcompute.dataset.status import Dataset
 from dcompute.dataset.store import Store
-from dcompute.errors import InputError, InternalError
+from dcompute.errors import InputError, InternalError, UsageError, ValueTooLargeError
+from dcompute.inputs import LARGEST_VALUE
 from dcompute.inputs.sources import Bunch, Ready
 from dcompute.keys import derive, digest_of, fingerprint
 from dcompute.records import ItemKey
@@ -35,7 +36,7 @@ By = Literal["row", "key", "part"]
 _BETWEEN = "\0"
 _NOBODY = ItemKey("", "")
 #: Bytes of a place when it is sent: its share of what a batch says once of a part among them.
-_ROW_BYTES, _PLACE_BYTES, _PART_BYTES = 64, 5, 200
+_ROW_BYTES, _PLACE_BYTES, _SPAN_BYTES, _PART_BYTES = 64, 5, 12, 200
 
 
 def rows(dataset: Any, *, by: By = "row", columns: Sequence[str] | None = None) -> Rows:
@@ -51,7 +52,8 @@ def rows(dataset: Any, *, by: By = "row", columns: Sequence[str] | None = None) 
         item's rows. ``"key"``: the rows of each item as one pandas dataframe, under its key. ``"part"``: the path or URL of each Parquet
         file; all rows in them have to count.
     columns
-        These only, of which ``item_key`` and ``key_kind`` may be; None: all but these two. A change in other columns is none.
+        These only, of which ``item_key`` and ``key_kind`` may be; None: all but these two. A change in other columns is none. Not with
+        ``by="part"``.
 
     Examples
     --------
@@ -65,7 +67,7 @@ def rows(dataset: Any, *, by: By = "row", columns: Sequence[str] | None = None) 
     InputError
         ``by`` is nothing that there is.
     UsageError
-        There is no such column.
+        There is no such column, one is named twice or none at all, or columns of ``by="part"``, whose files the workload opens itself.
     """
     found = dataset if isinstance(dataset, (Dataset, Datasets)) else open_dataset(dataset)
     return Rows(found, by, columns)
@@ -85,7 +87,8 @@ class Rows(Ready):
         self._dataset: Dataset | Datasets = Datasets(each) if isinstance(dataset, Datasets) else each[0]
         self._each = [(one._store, one.state) for one in each]
         schema = self._dataset._results(None, None, False).schema
-        wanted = check_columns([name for name in schema.names if name not in RESERVED] if columns is None else columns, schema)
+        every = [name for name in schema.names if name not in RESERVED]
+        wanted = every if columns is None else _wanted(check_columns(columns, schema), by)
         self._schema = pa.schema([schema.field(name) for name in wanted])
         self.names: tuple[str, ...] | None = tuple(wanted) if by == "row" else None
         self.sources = tuple((store.url, state.number) for store, state in self._each)
@@ -143,8 +146,22 @@ class Rows(Ready):
             yield from _Read(store, state, hides, self._schema, is_by_row=self._by == "row").items()
 
 
+def _wanted(columns: list[str], by: str) -> list[str]:
+    """Columns that were asked for, each of them one of the dataset's."""
+    if by == "part":
+        raise UsageError('rows(by="part", columns=...): the workload opens the files itself, and chooses columns there: leave columns= out')
+    if not columns:
+        raise UsageError("rows(columns=[]): no column would be passed; name one at least, such as item_key, or leave columns= out")
+    for name in columns:
+        if columns.count(name) > 1:
+            raise UsageError(f"rows(columns=...) has {name!r} twice: name each column once")
+    return columns
+
+
 #: Key, value, fingerprint, what a function of the value is shown, size.
 _Made = tuple[ItemKey, Any, str, Any, int]
+#: Rows of one item in one part, and their fingerprints.
+_Places = tuple[Part, tuple[Place, ...], list[str]]
 
 
 def _bunch(made: Sequence[_Made]) -> Bunch:
@@ -164,7 +181,7 @@ class _Read:
         self._is_by_row = is_by_row
         self._scattered = scattered(self._wanted, state)
         self._before: dict[str, int] = {}  # by key: rows of scattered keys in the units that came
-        self._held: dict[str, list[tuple[Part, tuple[int, ...], list[str]]]] = {}  # by key: their places and fingerprints
+        self._held: dict[str, list[_Places]] = {}  # by key: their places and fingerprints
 
     def items(self) -> Iterator[_Made]:
         for unit in units(self._wanted.store, self._state):
@@ -199,7 +216,7 @@ class _Read:
             places = []
             for part in np.unique(found.parts[rows]).tolist():
                 own = rows[found.parts[rows] == part]
-                places.append((parts[part], tuple(found.places[own].tolist()), [prints[row] for row in own.tolist()]))
+                places.append((parts[part], together(found.places[own]), [prints[row] for row in own.tolist()]))
             if hash(key) in self._scattered:
                 self._held.setdefault(key, []).extend(places)
             else:
@@ -215,12 +232,22 @@ def _by_key(found: Slab) -> Iterator[tuple[str, Any]]:
     yield from zip(encoded.dictionary.to_pylist(), np.split(order, begins[1:]), strict=True)
 
 
-def _together(key: str, places: Sequence[tuple[Part, tuple[int, ...], list[str]]]) -> _Made:
+def _together(key: str, places: Sequence[_Places]) -> _Made:
     # sorted: rows that only lie elsewhere are the same rows
     prints = sorted(each for _, _, some in places for each in some)
-    size = sum(_PART_BYTES + _PLACE_BYTES * len(rows) for _, rows, _ in places)
+    size = sum(_PART_BYTES + sum(_PLACE_BYTES if isinstance(row, int) else _SPAN_BYTES for row in rows) for _, rows, _ in places)
+    if size > LARGEST_VALUE:
+        raise _scattered_too_much(_item_key(key), places)
     value = Table(tuple((part, rows) for part, rows, _ in places))
     return _item_key(key), value, blake2b("".join(prints).encode(), digest_size=16).hexdigest(), None, size
+
+
+def _scattered_too_much(key: ItemKey, places: Sequence[_Places]) -> ValueTooLargeError:
+    url, count = places[0][0].store.url, sum(len(rows) for _, rows, _ in places)
+    return ValueTooLargeError(
+        f"the rows of {key.text[:80]!r} in {url} lie at {count:,} places apart from each other, too many to go through the scheduler: let "
+        f'dc.open({url!r}).compact(all=True, sort_by="item_key") lay the rows of an item together, or take by="part"'
+    )
 
 
 def _print(value: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ from functools import lru_cache
 from itertools import accumulate
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -22,6 +23,11 @@ from dcompute.dataset.reading import ByUrl
 from dcompute.dataset.renames import Renames
 from dcompute.dataset.schema import cast
 from dcompute.dataset.store import Store
+
+#: Rows that lie together and travel one by one nevertheless, since a pair takes more than they do.
+_FEW = 2
+#: Rows of a part: the number of one, or of the first of those that lie together and of the one after the last.
+Place = int | tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +61,7 @@ class Row:
 class Table:
     """Some rows; pickled and opened again they are a pandas dataframe with Arrow's types."""
 
-    places: tuple[tuple[Part, tuple[int, ...]], ...]
+    places: tuple[tuple[Part, tuple[Place, ...]], ...]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return frame_at, (self.places,)
@@ -73,20 +79,36 @@ def mapping_at(part: Part, place: int) -> dict[str, Any]:
     return row
 
 
-def frame_at(places: Sequence[tuple[Part, Sequence[int]]]) -> Any:
+def frame_at(places: Sequence[tuple[Part, Sequence[Place]]]) -> Any:
     """The rows at some places; see :func:`mapping_at`."""
     return to_pandas(pa.concat_tables([taken(part, rows) for part, rows in places]))
 
 
-def taken(part: Part, places: Sequence[int]) -> pa.Table:
-    """Rows of a part by their numbers, ascending; row groups that hold none of them are not read."""
+def taken(part: Part, places: Sequence[Place]) -> pa.Table:
+    """Rows of a part by their places, ascending; row groups that hold none of them are not read."""
     ends = _ends(part)
-    groups: dict[int, list[int]] = {}
+    groups: dict[int, list[Any]] = {}
     for place in places:
-        groups.setdefault(bisect_right(ends, place), []).append(place)
-    begins = [0, *ends]
-    tables = [_group(part, group).take(pa.array([row - begins[group] for row in rows])) for group, rows in groups.items()]
-    return pa.concat_tables(tables)
+        start, stop = (place, place + 1) if isinstance(place, int) else place
+        while start < stop:
+            group = bisect_right(ends, start)
+            begin, end = ends[group - 1] if group else 0, min(stop, ends[group])
+            groups.setdefault(group, []).append(np.arange(start - begin, end - begin))
+            start = end
+    return pa.concat_tables([_group(part, group).take(pa.array(np.concatenate(rows))) for group, rows in groups.items()])
+
+
+def together(rows: Any) -> tuple[Place, ...]:
+    """The places of rows whose numbers an array of NumPy has, ascending; many that lie together are one place."""
+    breaks = np.flatnonzero(np.diff(rows) != 1) + 1
+    begins, ends = rows[np.r_[0, breaks]].tolist(), (rows[np.r_[breaks - 1, -1]] + 1).tolist()
+    found: list[Place] = []
+    for start, stop in zip(begins, ends, strict=True):
+        if stop - start > _FEW:
+            found.append((start, stop))
+        else:
+            found.extend(range(start, stop))
+    return tuple(found)
 
 
 @lru_cache(maxsize=256)

@@ -77,6 +77,8 @@ def pairs_of(given: Any) -> Pairs:
         for name in (old, new):
             if not isinstance(name, str) or not name:
                 raise SchemaError(f"{old!r} cannot be renamed to {new!r}: names of columns are text")
+            if not _can_be_held(name):
+                raise SchemaError(f"{old!r} cannot be renamed to {new!r}: {name!r} is no text that Parquet can hold", column=ascii(name))
             if name in _RESERVED:
                 raise SchemaError(f"{old!r} cannot be renamed to {new!r}: every dataset has {name!r} for itself", column=name)
         if old == new:
@@ -126,6 +128,14 @@ def renamed(names: Iterable[str], pairs: Pairs) -> list[str]:
     """Names after a renaming, in their order."""
     step = dict(pairs)
     return [step.get(name, name) for name in names]
+
+
+def _can_be_held(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _missing(old: str, new: str, columns: Sequence[str]) -> SchemaError:

@@ -58,8 +58,10 @@ def files(
         ``"stat"``: a file changed when its storage says so (checksum, or time and size). ``"content"``: then it is read, here, and did not
         change where its content is the same; new files are read too, once.
     settle
-        Leave files for the next run that changed less than this ago, such as ``"5 min"``, and local ones that change before their turn. The
-        storage's clock is compared with this machine's: what is between the two is added to, or taken from, the time.
+        Leave files for the next run that changed less than this before they were listed, such as ``"5 min"``, and local ones that
+        changed between that and the plan, which is made thousands at a time. One that changes later is executed as it is then, and done
+        again by the next run. The storage's clock is compared with this machine's: what is between the two is added to, or taken from,
+        the time.
 
     Examples
     --------

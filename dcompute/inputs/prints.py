@@ -40,7 +40,7 @@ class Prints:
     content
         Whether a file that its storage calls changed is read before it is believed.
     settling
-        Whether files that change between their listing and their turn are left alone.
+        Whether files that change between their listing and the plan are left alone.
     options
         For the file systems of URLs.
     """

@@ -93,6 +93,22 @@ def test_the_command_takes_the_arguments_of_a_run() -> None:
     assert {parameter.name for parameter in dcompute.commands["plan"].params} == names
 
 
+def test_what_a_killed_run_may_have_written_is_told() -> None:
+    """Of a run that did not end, what it wrote since its last commit counts as to do, and the preview says so, unless nothing is to do."""
+    told = "a run before was interrupted, or is at work: what it wrote since its last commit counts as to do; a run adds it first"
+    assert told not in str(dc.preview(flux, ["a", "new"], "out"))
+    killed = Driving(Store.at("out"), "r2")
+    killed.write({"new": [{"x": 1}]})
+    killed.writer.abandon()
+    before = files()
+    found = dc.preview(flux, ["a", "new"], "out")
+    assert (found.todo, found.interrupted) == (1, True)
+    assert told in str(found)
+    assert told not in str(dc.preview(flux, ["a"], "out"))
+    assert json.loads(call("--json", lines="a\n"))["interrupted"]
+    assert files() == before
+
+
 def test_without_history_the_cost_is_not_known(tmp_path: Path) -> None:
     """A dataset that is not there yet tells no time, and is not made."""
     found = dc.preview(flux, ["a"], tmp_path / "none")

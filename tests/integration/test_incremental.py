@@ -79,6 +79,22 @@ def test_contents_decide_and_young_files_wait(raw: Path, tmp_path: Path) -> None
     assert values(url) == {"a": "a", "b": "B", "c": "C", "d": "d"}
 
 
+@dc.workload(isolation="thread")
+def late(path: str) -> str:
+    if Path(path).read_text() != "late":
+        write(Path(path), "late", age=1800)
+    return Path(path).read_text()
+
+
+def test_a_file_that_changes_after_the_plan_is_done_again(raw: Path, tmp_path: Path) -> None:
+    """It is executed as it is then, is not left, and the next run does it once more."""
+    did = []
+    for _ in range(3):
+        summary = done(late, dc.files(raw / "*", settle="5 min"), tmp_path / "d").summary()
+        did.append((summary.executed, summary.redone, summary.unsettled))
+    assert did == [(3, 0, 0), (3, 3, 0), (0, 0, 0)]
+
+
 def test_what_is_gone_is_dropped_and_runs_again_when_it_comes_back(raw: Path, tmp_path: Path) -> None:
     """Results of files that vanished stay until they are to be dropped; attempts stay as history; a file that comes back is done."""
     url = tmp_path / "d"

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,9 +18,10 @@ from dcompute.dataset.compaction import compact
 from dcompute.dataset.deletion import delete
 from dcompute.dataset.entries import Add
 from dcompute.dataset.names import new_id
+from dcompute.dataset.references import together
 from dcompute.dataset.store import Store
 from dcompute.dataset.vacuum import vacuum
-from dcompute.errors import DatasetError, InputError, UsageError
+from dcompute.errors import DatasetError, InputError, UsageError, ValueTooLargeError
 from dcompute.inputs import Inputs
 from dcompute.keys import derive
 from dcompute.records import ItemKey
@@ -216,6 +218,31 @@ def test_an_item_a_part(driver: Driving) -> None:
         list(Inputs.of(dc.rows(driver.store.url, by="part")))
 
 
+def test_an_item_may_have_any_number_of_rows(driver: Driving, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that lie together travel as one range; of an item with too many places apart the error says how to lay them together."""
+    monkeypatch.setattr("dcompute.upstream.LARGEST_VALUE", 1000)
+    many = [{"x": number % 2} for number in range(1000)]
+    driver.add({"many": many, "b": [{"x": 3}]})
+    assert {key: rows for key, (rows, _) in by_key(driver.store.url).items()} == {"many": many, "b": [{"x": 3}]}
+    assert max(item.size for item in Inputs.of(dc.rows(driver.store.url, by="key"))) < 1000
+    driver.close()
+    other = Driving(driver.store, "r2")
+    other.add({"other": [{"x": 0.5 - number} for number in range(400)] + [{"x": number} for number in range(400)]})
+    other.add({"more": [{"x": number + 0.5} for number in range(400)]})
+    other.close()
+    dc.open(driver.store.url).compact(all=True, sort_by="x")
+    with pytest.raises(ValueTooLargeError, match=r'of .* lie at [4-9]\d\d places .*sort_by="item_key"'):
+        by_key(driver.store.url)
+    dc.open(driver.store.url).compact(all=True, sort_by="item_key")
+    assert {key: len(rows) for key, (rows, _) in by_key(driver.store.url).items()} == {"many": 1000, "b": 1, "other": 800, "more": 400}
+
+
+def test_places_that_lie_together_are_ranges() -> None:
+    """Two rows are two numbers, more are a pair; whatever is taken is what was meant."""
+    assert together(np.array([5])) == (5,)
+    assert together(np.array([1, 2, 4, 5, 6, 9])) == (1, 2, (4, 7), 9)
+
+
 def test_what_is_no_such_thing_is_refused(driver: Driving) -> None:
     """Items are by row, key or part."""
     driver.add({"a": [{"x": 1}]})
@@ -232,6 +259,22 @@ def test_a_preview_of_rows_writes_nothing_and_a_dataset_is_its_rows(driver: Driv
 
     found = dc.preview(half, dc.open(driver.store.url), tmp_path / "out")
     assert (found.todo, found.examples) == (2, (text("a", 0), text("a", 1)))
+
+
+@pytest.mark.parametrize(
+    ("by", "columns", "why"),
+    [
+        ("row", ["x", "x"], "'x' twice"),
+        ("key", ["x", "item_key", "x"], "'x' twice"),
+        ("key", [], "no column"),
+        ("part", ["x"], 'by="part"'),
+    ],
+)
+def test_columns_that_make_no_sense_are_refused_at_once(driver: Driving, by: Any, columns: list[str], why: str) -> None:
+    """One that is named twice, none at all, and those of whole files."""
+    driver.add({"a": [{"x": 1}]})
+    with pytest.raises(UsageError, match=why):
+        dc.rows(driver.store.url, by=by, columns=columns)
 
 
 # ------------------------------------------------------------------------------------------------------------------ any history

@@ -54,6 +54,7 @@ def test_rename(dataset):
     assert "no column 'k'" in call("rename", dataset.url, "k=m", code=2)
     assert "is not OLD=NEW" in call("rename", dataset.url, "n", code=2)
     assert "two names" in call("rename", dataset.url, "n=a", "n=b", code=2)
+    assert "text that Parquet can hold" in call("rename", dataset.url, "m=x\udcff", code=2)  # a byte of the command line that is no UTF-8
 
 
 def test_delete_asks(dataset):

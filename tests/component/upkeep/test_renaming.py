@@ -299,6 +299,8 @@ def test_the_same_renaming_again_does_nothing(mixed):
         ({"temps": "temps"}, "itself"),
         ({"temps": ""}, "text"),
         ({"temps": 3}, "text"),
+        ({"temps": "t\ud800"}, "text that Parquet can hold"),
+        ({"temps\udcff": "t"}, "text that Parquet can hold"),
         ({}, "nothing"),
         ("temps", "nothing"),
     ],
