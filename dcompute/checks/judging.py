@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,7 +33,7 @@ class Broken(NamedTuple):
     reasons: list[str]
 
 
-def judge(checks: Sequence[Check], table: pa.Table) -> Broken:
+def judge(checks: Sequence[Check], table: pa.Table, keys: Collection[str] = ()) -> Broken:
     """The rows of a table that do not pass, with all the checks that each does not pass.
 
     Parameters
@@ -42,6 +42,8 @@ def judge(checks: Sequence[Check], table: pa.Table) -> Broken:
         What must be true of each row.
     table
         Its columns are what a check may ask for; an expression that asks for others finds nulls there.
+    keys
+        Columns of it that say whose a row is: a schema of pandera is given them only where it names them.
 
     Raises
     ------
@@ -50,7 +52,7 @@ def judge(checks: Sequence[Check], table: pa.Table) -> Broken:
     """
     found: dict[int, dict[str, list[str]]] = {}
     for check in checks if table.num_rows else ():
-        said = _said(check, table)
+        said = _said(check, table, keys)
         for row, reason in zip(said.rows, said.reasons, strict=True):
             found.setdefault(row, {}).setdefault(check.name, []).append(reason)
     rows = sorted(found)
@@ -80,14 +82,14 @@ def refuse_unknown(checks: Sequence[Check], schema: pa.Schema) -> None:
                 ) from error
 
 
-def _said(check: Check, table: pa.Table) -> Said:
+def _said(check: Check, table: pa.Table, keys: Collection[str]) -> Said:
     if is_expression(check.given):
         good = _by_expression(check, table)
         return _with_values(np.flatnonzero(~good), check, table)
     if is_pandera(check.given):
         from dcompute.checks.panderas import broken_by
 
-        return broken_by(check, table)
+        return broken_by(check, table, keys)
     try:
         answer = check.given(table)
     except (Exception, SystemExit) as error:

@@ -198,6 +198,29 @@ def test_pandera_judges_row_by_row(tmp_path: Path) -> None:
     assert made.failures == {}
 
 
+def test_a_strict_schema_is_of_the_columns_that_items_return(tmp_path: Path) -> None:
+    """Keys are no columns of its rows, but where it names them."""
+    strict = pandera.DataFrameSchema({"x": pandera.Column(int)}, strict=True, ordered=True, name="strict")
+    first = pandera.DataFrameSchema({"item_key": pandera.Column(str, pandera.Check.ne("k1"))}, name="first")
+    made = Made(tmp_path, [{"x": 1}, {"x": 2}, {"x": 3, "y": 4}], [strict, first])
+    assert made.quarantined == [("k1", "first", {"x": 2, "y": None}), ("k2", "strict", {"x": 3, "y": 4})]
+
+
+def test_columns_of_other_rows_fail_no_row_of_pandera(tmp_path: Path) -> None:
+    """A column that a row need not have is none of it where it is null: alone and beside others a row passes or not."""
+    optional = pandera.DataFrameSchema({"x": pandera.Column(int, pandera.Check.gt(0), required=False)}, name="optional")
+    several = pandera.DataFrameSchema({"y.": pandera.Column(int, pandera.Check.gt(0), regex=True)}, name="several")
+    rows = [{"y1": 1}, {"x": 1, "y1": 1}, {"x": -1, "y1": 1}, {"y2": 2}, {"y2": -2}, {"x": 1}]
+    made = Made(tmp_path, rows, [optional, several])
+    assert [(key, name) for key, name, _ in made.quarantined] == [("k2", "optional"), ("k4", "several"), ("k5", "several")]
+
+
+def test_a_schema_wants_its_columns_of_rows_without_any(tmp_path: Path) -> None:
+    """Each of them fails."""
+    made = Made(tmp_path, [{}, {}], pandera.DataFrameSchema({"x": pandera.Column(int)}, name="sane"))
+    assert [(key, name) for key, name, _ in made.quarantined] == [("k0", "sane"), ("k1", "sane")]
+
+
 def test_times_keep_their_zone_where_pandera_was_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its import has pyarrow ignore zones: neither rows nor filters do."""
     from dcompute.dataset.filters import Filter
