@@ -105,7 +105,8 @@ def _failures(check: Check, table: pa.Table) -> Iterator[tuple[int, str]]:
     errors = _errors()
     frame = _frame(check.given, table)
     try:
-        check.given.validate(frame, lazy=True)
+        with _switched_on():
+            check.given.validate(frame, lazy=True)
     except errors.SchemaErrors as found:
         cases = found.failure_cases
         columns = (cases[name].tolist() for name in ("schema_context", "column", "check", "failure_case", "index"))
@@ -151,6 +152,13 @@ def _as_nullable(values: pa.ChunkedArray, wanted: str, otherwise: Any) -> Any:
         return pd.Series(values.to_pylist(), dtype=wanted)
     except (TypeError, ValueError):
         return otherwise
+
+
+def _switched_on() -> Any:
+    """A context in which neither the environment nor the user's code has switched pandera off."""
+    from pandera.config import ValidationDepth, config_context
+
+    return config_context(validation_enabled=True, validation_depth=ValidationDepth.SCHEMA_AND_DATA)
 
 
 def _errors() -> Any:

@@ -25,7 +25,7 @@ from dcompute.dataset.schema import from_text
 from dcompute.records import ATTEMPT_COLUMNS, FAILED, SUCCEEDED, BatchSpec, ItemKey, Receipt, RunSpec
 from dcompute.worker.rows import decode, encode, to_rows
 from dcompute.worker.tables import Parts
-from tests.sane import pandera
+from tests.sane import config_context, pandera
 
 X, Y = pc.field("x"), pc.field("y")
 
@@ -213,6 +213,14 @@ def test_columns_of_other_rows_fail_no_row_of_pandera(tmp_path: Path) -> None:
     rows = [{"y1": 1}, {"x": 1, "y1": 1}, {"x": -1, "y1": 1}, {"y2": 2}, {"y2": -2}, {"x": 1}]
     made = Made(tmp_path, rows, [optional, several])
     assert [(key, name) for key, name, _ in made.quarantined] == [("k2", "optional"), ("k4", "several"), ("k5", "several")]
+
+
+def test_pandera_judges_where_it_is_switched_off_otherwise(tmp_path: Path) -> None:
+    """As by a variable of a worker's environment."""
+    schema = pandera.DataFrameSchema({"x": pandera.Column(int, pandera.Check.gt(0))})
+    with config_context(validation_enabled=False, validation_depth="SCHEMA_ONLY"):
+        made = Made(tmp_path, [{"x": 1}, {"x": -1}], schema)
+    assert made.kept == [("k0", 1)]
 
 
 def test_a_schema_wants_its_columns_of_rows_without_any(tmp_path: Path) -> None:
