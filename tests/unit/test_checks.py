@@ -16,6 +16,7 @@ from dcompute.checks.forms import checks_of
 from dcompute.checks.travel import RunChecks, opened, packed
 from dcompute.code import code_digest, pack
 from dcompute.errors import WorkloadError
+from tests.sane import pandera
 
 X = pc.field("x")
 
@@ -88,6 +89,28 @@ def test_they_travel_and_none_are_nothing() -> None:
     found = opened(packed(RunChecks(checks_of({"a": X > 0}), True, checks_of(lambda value: value > 1))))
     assert ([check.name for check in found.rows], found.refuses, found.inputs[0].given(2)) == (["a"], True, True)
     assert packed(RunChecks(refuses=True)) == b""
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (pandera.DataFrameSchema(drop_invalid_rows=True), "drop_invalid_rows"),
+        (pandera.DataFrameSchema({"x": pandera.Column(int, drop_invalid_rows=True)}), "drop_invalid_rows of 'x'"),
+        (pandera.DataFrameSchema(parsers=pandera.Parser(lambda frame: frame[frame.x > 0])), "parsers"),
+        (pandera.DataFrameSchema({"x": pandera.Column(int, parsers=pandera.Parser(abs))}), "parsers of 'x'"),
+        (pandera.DataFrameSchema({"x": pandera.Column(float, default=0.5)}), "default of 'x'"),
+        (pandera.DataFrameSchema(add_missing_columns=True), "add_missing_columns"),
+        (pandera.DataFrameSchema({"x": pandera.Column(int, pandera.Check.gt(0, n_failure_cases=1))}), "n_failure_cases of 'x'"),
+        (pandera.DataFrameSchema(checks=pandera.Check(lambda frame: frame.x > 0, n_failure_cases=1)), "n_failure_cases"),
+        (pandera.DataFrameSchema({"x": pandera.Column(int, unique=True)}), "unique of 'x'"),
+        (pandera.DataFrameSchema({"x": pandera.Column(int)}, unique=["x"]), "unique"),
+        (pandera.DataFrameSchema(index=pandera.Index(int, pandera.Check.gt(3))), "index"),
+    ],
+)
+def test_schemas_that_would_pass_rows_silently_are_refused(given: Any, words: str) -> None:
+    """What drops, changes or hides rows, or depends on which of them stand together, is named, and is to be left out."""
+    with pytest.raises(WorkloadError, match=rf"schema 'sane' with {words}[,:].* leave it out"):
+        checks_of({"sane": given})
 
 
 def test_what_cannot_be_opened_says_what_to_do() -> None:
