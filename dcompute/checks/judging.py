@@ -21,6 +21,8 @@ from dcompute.secrecy import shown_value
 _REASON = 2000
 #: Types that a column without a value is taken for, one after the other, where an expression does not take nulls of no type.
 _TYPES = (pa.string(), pa.float64(), pa.bool_(), pa.timestamp("us"), pa.date32())
+#: Types of the columns of a file, by the ends of their names.
+_OF_FILES = {"url": pa.string(), "size": pa.int64(), "checksum": pa.string()}
 _UNKNOWN = re.compile(r"No match for FieldRef\.(?:Nested\(FieldRef\.)?Name\(([^)\n]*)\)")
 _WORD = re.compile(r"[^\W\d]\w*")
 
@@ -73,13 +75,22 @@ def refuse_unknown(checks: Sequence[Check], schema: pa.Schema) -> None:
     for check in checks:
         if is_expression(check.given):
             try:
-                truth(check.given, empty)
+                truth(check.given, _with_files(check.given, empty))
             except pa.ArrowException as error:
                 text = str(error).partition("\n")[0]
                 raise WorkloadError(
                     f"checks: {check.name!r} ({check.given}) cannot be asked of the columns that schema= declares "
                     f"({', '.join(schema.names)}): {text}"
                 ) from error
+
+
+def _with_files(expression: Any, empty: pa.Table) -> pa.Table:
+    """The table with the columns of files that an expression asks for: no schema declares them, and results have them."""
+    for name in _absent(expression, empty):
+        type_ = _OF_FILES.get(name.rpartition("_")[2])
+        if type_ is not None:
+            empty = empty.append_column(name, pa.array([], type_))
+    return empty
 
 
 def _said(check: Check, table: pa.Table, keys: Collection[str]) -> Said:

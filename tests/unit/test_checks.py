@@ -76,6 +76,14 @@ def test_a_check_of_columns_that_a_schema_has_not_is_refused() -> None:
         dc.workload(schema={"x": "int64"}, checks=pc.field("y") > 0)(work)
 
 
+def test_columns_of_files_need_no_declaration() -> None:
+    """An expression may ask for them beside a schema that has them not, as results have them all the same."""
+    asked = (pc.field("map_size") > 0) & (pc.field("map_url") != "") & (pc.field("map_checksum") != "") & (X > 0)
+    dc.workload(schema={"x": "int64"}, checks=asked)(work)
+    with pytest.raises(WorkloadError, match="cannot be asked"):
+        dc.workload(schema={"x": "int64"}, checks=pc.field("map_size") > "a")(work)
+
+
 def test_a_workload_with_checks_can_be_shown_changed_and_pickled() -> None:
     """As every workload can."""
     checked = dc.workload(checks={"positive": X > 0})(work)
