@@ -213,6 +213,7 @@ def _shown(name: str, value: Any) -> str:
 
 
 def _by_answer(check: Check, answer: Any, count: int) -> npt.NDArray[np.bool_]:
+    answer = _in_order(check, answer, count)
     try:
         found = answer if isinstance(answer, pa.Array | pa.ChunkedArray) else pa.array(answer)
     except Exception:  # noqa: BLE001  whatever an object of any class raises when it is taken for an array
@@ -228,6 +229,22 @@ def _by_answer(check: Check, answer: Any, count: int) -> npt.NDArray[np.bool_]:
         return np.zeros(count, dtype=bool)
     good: npt.NDArray[np.bool_] = np.asarray(pc.fill_null(found, False))
     return good
+
+
+def _in_order(check: Check, answer: Any, count: int) -> Any:
+    """An answer in the order of the rows: a series of pandas says by its index of which it is."""
+    if type(answer).__module__.partition(".")[0] != "pandas" or type(answer).__name__ != "Series" or len(answer) != count:
+        return answer
+    index, places = np.asarray(answer.index), np.arange(count)
+    if np.array_equal(index, places):
+        return answer
+    if index.dtype.kind in "iu" and np.array_equal(np.sort(index), places):
+        return answer.sort_index()
+    raise CheckError(
+        f"the check {check.name!r} gave a Series whose index does not say of which rows it is: keep that of table.to_pandas(), or, where "
+        "it is in the order of the rows, end it with .reset_index(drop=True)",
+        check=check.name,
+    )
 
 
 def _text(reasons: dict[str, list[str]]) -> str:

@@ -38,6 +38,7 @@ class Made:
         run = RunSpec(run="r", dataset="/x", workload="w", code=b"", code_digest="c", params_digest="p", checks=data)
         keys = tuple(ItemKey(f"k{index}", "str") for index in range(len(results)))
         batch = BatchSpec(id="r-000001-00000001", keys=keys, attempts=(2,) * len(keys), fingerprints=("f",) * len(keys), values=b"")
+        folder.mkdir(exist_ok=True)
         parts = Parts(folder, run, batch, "e1", part_bytes=part_bytes)
         counts = [parts.add(index, decode(encode(to_rows(result)))) for index, result in enumerate(results)]
         self.receipt: Receipt = parts.finish([_attempt(batch, index, count) for index, count in enumerate(counts)])
@@ -242,6 +243,15 @@ def test_times_keep_their_zone_where_pandera_was_imported(tmp_path: Path, monkey
     assert where is not None
     assert "10:00:00" in str(where.expression)
     assert os.environ["PYARROW_IGNORE_TIMEZONE"] == "1"
+
+
+def test_series_of_pandas_are_of_the_rows_that_their_index_names(tmp_path: Path) -> None:
+    """In whatever order they stand; an index that says nothing of rows is a fault."""
+    made = Made(tmp_path / "a", [{"x": 1}, {"x": -1}, {"x": 2}], lambda table: table.to_pandas().sort_values("x")["x"] > 0)
+    assert made.kept == [("k0", 1), ("k2", 2)]
+    made = Made(tmp_path / "b", [{"x": 1}, {"x": -1}], {"named": lambda table: table.to_pandas().set_index("x", drop=False)["x"] > 0})
+    assert made.failures == dict.fromkeys(range(2), ("permanent", "dcompute.errors.CheckError"))
+    assert "reset_index(drop=True)" in made.attempts[0]["message"]
 
 
 def test_a_rule_of_pandera_that_raises_is_at_fault(tmp_path: Path) -> None:
