@@ -6,5 +6,6 @@ from dcompute import zones
 
 with zones.kept():
     import pandera.pandas as pandera
+    from pandera.config import config_context
 
-__all__ = ["pandera"]
+__all__ = ["config_context", "pandera"]

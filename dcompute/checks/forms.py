@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 from dcompute.errors import DcomputeError, WorkloadError
 from dcompute.records import CHECK_NAMES
 
+_CHANGES = "it would judge other rows than those that are written"
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Check:
@@ -93,7 +95,9 @@ def _check(name: Any, given: Any, argument: str) -> Check:
     if CHECK_NAMES.strip() in called or not called.strip():
         raise WorkloadError(f"{argument}= has the name {called!r}: give it one without a semicolon, such as 'positive'")
     if is_pandera(given):
-        return Check(called, _schema(given, argument))
+        schema = _schema(given, argument)
+        _refuse_options(called, schema, argument)
+        return Check(called, schema)
     if is_expression(given) or callable(given):
         return Check(called, given)
     raise WorkloadError(
@@ -110,3 +114,20 @@ def _schema(given: Any, argument: str) -> Any:
             "pandera.pandas.DataFrameSchema and DataFrameModel"
         )
     return schema
+
+
+def _refuse_options(name: str, schema: Any, argument: str) -> None:
+    """Raise where a schema would let rows pass that do not, or judges them by those that happen to be beside them."""
+    for owner, part in [("", schema), *((f" of {column!r}", part) for column, part in schema.columns.items())]:
+        reasons = {
+            "drop_invalid_rows": (part.drop_invalid_rows, "rows that do not pass would be lost to it"),
+            "parsers": (part.parsers, _CHANGES),
+            "add_missing_columns": (getattr(part, "add_missing_columns", False), _CHANGES),
+            "default": (getattr(part, "default", None) is not None, _CHANGES),
+            "n_failure_cases": (any(rule.n_failure_cases is not None for rule in part.checks), "other rows would pass silently"),
+            "unique": (part.unique, "rows are judged by themselves, and which are beside each other is chance"),
+            "index": (getattr(part, "index", None) is not None, "rows have none"),
+        }
+        for option, (is_used, why) in reasons.items():
+            if is_used:
+                raise WorkloadError(f"{argument}= has the schema {name!r} with {option}{owner}: {why}; leave it out")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +21,8 @@ from dcompute.secrecy import shown_value
 _REASON = 2000
 #: Types that a column without a value is taken for, one after the other, where an expression does not take nulls of no type.
 _TYPES = (pa.string(), pa.float64(), pa.bool_(), pa.timestamp("us"), pa.date32())
+#: Types of the columns of a file, by the ends of their names.
+_OF_FILES = {"url": pa.string(), "size": pa.int64(), "checksum": pa.string()}
 _UNKNOWN = re.compile(r"No match for FieldRef\.(?:Nested\(FieldRef\.)?Name\(([^)\n]*)\)")
 _WORD = re.compile(r"[^\W\d]\w*")
 
@@ -33,7 +35,7 @@ class Broken(NamedTuple):
     reasons: list[str]
 
 
-def judge(checks: Sequence[Check], table: pa.Table) -> Broken:
+def judge(checks: Sequence[Check], table: pa.Table, keys: Collection[str] = ()) -> Broken:
     """The rows of a table that do not pass, with all the checks that each does not pass.
 
     Parameters
@@ -42,6 +44,8 @@ def judge(checks: Sequence[Check], table: pa.Table) -> Broken:
         What must be true of each row.
     table
         Its columns are what a check may ask for; an expression that asks for others finds nulls there.
+    keys
+        Columns of it that say whose a row is: a schema of pandera is given them only where it names them.
 
     Raises
     ------
@@ -50,7 +54,7 @@ def judge(checks: Sequence[Check], table: pa.Table) -> Broken:
     """
     found: dict[int, dict[str, list[str]]] = {}
     for check in checks if table.num_rows else ():
-        said = _said(check, table)
+        said = _said(check, table, keys)
         for row, reason in zip(said.rows, said.reasons, strict=True):
             found.setdefault(row, {}).setdefault(check.name, []).append(reason)
     rows = sorted(found)
@@ -71,7 +75,7 @@ def refuse_unknown(checks: Sequence[Check], schema: pa.Schema) -> None:
     for check in checks:
         if is_expression(check.given):
             try:
-                truth(check.given, empty)
+                truth(check.given, _with_files(check.given, empty))
             except pa.ArrowException as error:
                 text = str(error).partition("\n")[0]
                 raise WorkloadError(
@@ -80,14 +84,23 @@ def refuse_unknown(checks: Sequence[Check], schema: pa.Schema) -> None:
                 ) from error
 
 
-def _said(check: Check, table: pa.Table) -> Said:
+def _with_files(expression: Any, empty: pa.Table) -> pa.Table:
+    """The table with the columns of files that an expression asks for: no schema declares them, and results have them."""
+    for name in _absent(expression, empty):
+        type_ = _OF_FILES.get(name.rpartition("_")[2])
+        if type_ is not None:
+            empty = empty.append_column(name, pa.array([], type_))
+    return empty
+
+
+def _said(check: Check, table: pa.Table, keys: Collection[str]) -> Said:
     if is_expression(check.given):
         good = _by_expression(check, table)
         return _with_values(np.flatnonzero(~good), check, table)
     if is_pandera(check.given):
         from dcompute.checks.panderas import broken_by
 
-        return broken_by(check, table)
+        return broken_by(check, table, keys)
     try:
         answer = check.given(table)
     except (Exception, SystemExit) as error:
@@ -200,6 +213,7 @@ def _shown(name: str, value: Any) -> str:
 
 
 def _by_answer(check: Check, answer: Any, count: int) -> npt.NDArray[np.bool_]:
+    answer = _in_order(check, answer, count)
     try:
         found = answer if isinstance(answer, pa.Array | pa.ChunkedArray) else pa.array(answer)
     except Exception:  # noqa: BLE001  whatever an object of any class raises when it is taken for an array
@@ -215,6 +229,22 @@ def _by_answer(check: Check, answer: Any, count: int) -> npt.NDArray[np.bool_]:
         return np.zeros(count, dtype=bool)
     good: npt.NDArray[np.bool_] = np.asarray(pc.fill_null(found, False))
     return good
+
+
+def _in_order(check: Check, answer: Any, count: int) -> Any:
+    """An answer in the order of the rows: a series of pandas says by its index of which it is."""
+    if type(answer).__module__.partition(".")[0] != "pandas" or type(answer).__name__ != "Series" or len(answer) != count:
+        return answer
+    index, places = np.asarray(answer.index), np.arange(count)
+    if np.array_equal(index, places):
+        return answer
+    if index.dtype.kind in "iu" and np.array_equal(np.sort(index), places):
+        return answer.sort_index()
+    raise CheckError(
+        f"the check {check.name!r} gave a Series whose index does not say of which rows it is: keep that of table.to_pandas(), or, where "
+        "it is in the order of the rows, end it with .reset_index(drop=True)",
+        check=check.name,
+    )
 
 
 def _text(reasons: dict[str, list[str]]) -> str:

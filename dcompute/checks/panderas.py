@@ -1,12 +1,13 @@
 """Schemas of pandera as checks of rows.
 
 Pandera looks at pandas dataframes. Which rows stand beside each other is chance, and must not decide: a column that pandera wants as
-integers is given as such where its values are whole, whatever other rows made of it; rows with other values in it are judged apart.
+integers is given as such where its values are whole, whatever other rows made of it; rows with other values in it are judged apart. So are
+rows in which a column is null that the schema does not ask for: they have it from others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -28,8 +29,17 @@ def text_of(schema: Any) -> str:
     return "\n".join([str(schema), str(schema.checks), *columns])
 
 
-def broken_by(check: Check, table: pa.Table) -> Said:
+def broken_by(check: Check, table: pa.Table, keys: Collection[str] = ()) -> Said:
     """The rows that a schema does not validate.
+
+    Parameters
+    ----------
+    check
+        The schema.
+    table
+        The rows.
+    keys
+        Columns that it is given only where it names them.
 
     Raises
     ------
@@ -38,20 +48,39 @@ def broken_by(check: Check, table: pa.Table) -> Said:
     """
     rows: list[int] = []
     reasons: list[str] = []
-    for places in _apart(check.given, table):
-        for place, reason in _failures(check, table if len(places) == table.num_rows else table.take(pa.array(places))):
+    table = table.drop_columns([name for name in keys if name in table.column_names and name not in check.given.columns])
+    for places, absent in _apart(check.given, table):
+        own = table if len(places) == table.num_rows else table.take(pa.array(places))
+        for place, reason in _failures(check, own.drop_columns(absent)):
             rows.append(int(places[place]))
             reasons.append(reason)
     return Said(rows, reasons)
 
 
-def _apart(schema: Any, table: pa.Table) -> list[npt.NDArray[np.int64]]:
-    """The places of the rows whose values are such as the schema wants them, of those where one is null, and of the others."""
+def _apart(schema: Any, table: pa.Table) -> Iterator[tuple[npt.NDArray[np.int64], list[str]]]:
+    """The places of rows that can be judged together, and the columns that these rows do not have.
+
+    Apart are the rows whose values are such as the schema wants them, those where one is null, and the others.
+    """
     good, null = np.ones(table.num_rows, dtype=bool), np.zeros(table.num_rows, dtype=bool)
     for name in _plain_integers(schema, table):
         good &= np.asarray(_whole(table.column(name)))
         null |= np.asarray(table.column(name).is_null())
-    return [places for mask in (good, ~good & null, ~good & ~null) if len(places := np.flatnonzero(mask))]
+    optional = list(_optional(schema, table))
+    kinds = np.column_stack([np.where(good, 0, np.where(null, 1, 2)), *(np.asarray(table.column(name).is_null()) for name in optional)])
+    found, kind_of = np.unique(kinds, axis=0, return_inverse=True) if optional else np.unique(kinds, return_inverse=True)
+    for number, kind in enumerate(found.reshape(len(found), -1)):
+        absent = [name for name, is_absent in zip(optional, kind[1:], strict=True) if is_absent]
+        yield np.flatnonzero(kind_of.reshape(-1) == number), absent
+
+
+def _optional(schema: Any, table: pa.Table) -> Iterator[str]:
+    """Columns that a row need not have, and that a null in it would fail."""
+    unnamed = schema.strict is True or any(column.regex for column in schema.columns.values())
+    for name in table.column_names:
+        column = schema.columns.get(name)
+        if unnamed if column is None else not (column.required or column.nullable):
+            yield name
 
 
 def _plain_integers(schema: Any, table: pa.Table) -> Iterator[str]:
@@ -76,7 +105,8 @@ def _failures(check: Check, table: pa.Table) -> Iterator[tuple[int, str]]:
     errors = _errors()
     frame = _frame(check.given, table)
     try:
-        check.given.validate(frame, lazy=True)
+        with _switched_on():
+            check.given.validate(frame, lazy=True)
     except errors.SchemaErrors as found:
         cases = found.failure_cases
         columns = (cases[name].tolist() for name in ("schema_context", "column", "check", "failure_case", "index"))
@@ -122,6 +152,13 @@ def _as_nullable(values: pa.ChunkedArray, wanted: str, otherwise: Any) -> Any:
         return pd.Series(values.to_pylist(), dtype=wanted)
     except (TypeError, ValueError):
         return otherwise
+
+
+def _switched_on() -> Any:
+    """A context in which neither the environment nor the user's code has switched pandera off."""
+    from pandera.config import ValidationDepth, config_context
+
+    return config_context(validation_enabled=True, validation_depth=ValidationDepth.SCHEMA_AND_DATA)
 
 
 def _errors() -> Any:

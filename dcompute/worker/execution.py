@@ -24,7 +24,7 @@ from dcompute.worker.children import DEATH_TIMEOUT, Child
 from dcompute.worker.journal import Header, Journal, JournalView, State
 from dcompute.worker.pipes import Message
 from dcompute.worker.verdict import Death, Verdict, judge
-from dcompute.worker.work import Execution, SetupFailure, Tick, Work, size_of_files
+from dcompute.worker.work import Execution, SetupFailure, Tick, Work, finish_seconds, size_of_files
 
 logger = logging.getLogger("dcompute.worker")
 
@@ -34,9 +34,6 @@ TICK = 0.020
 STOP_GRACE = {"cancelled": 0.1, "closing": 1.0}
 _TELL_EVERY = 0.25
 _MOST_DEATHS = 3
-_FINISH_TIMEOUT = 600.0
-#: Bytes a second at which files of items are read once, at least.
-_MEASURED_RATE = 20e6
 #: Journals that items may damage before the batch is given up.
 _MOST_DAMAGES = 5
 #: Seconds without a byte after which a child will not end the answer it began.
@@ -446,7 +443,9 @@ class Executor:
         detail = {"stdout": self._texts[0], "stderr": self._texts[1], "peaks": self._peaks}
         self._captures = [output.Capture(child.token) for _ in range(2)]
         child.send(header, [pickle.dumps(run), pickle.dumps(work.batch), json.dumps(detail).encode()])
-        allowed = _FINISH_TIMEOUT + size_of_files(self._folder) / _MEASURED_RATE
+        nbytes = Path(self._path).stat().st_size + size_of_files(self._folder)
+        timeout = work.run.timeout if work.run.checks and not unjudged else None
+        allowed = finish_seconds(timeout, len(work.batch.keys), nbytes)
         return self._converse(child, deadline=time.monotonic() + allowed, stoppable=False)
 
     def _end(self, answer: Message) -> Execution:

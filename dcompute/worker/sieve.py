@@ -87,7 +87,7 @@ class Sieve:
         CheckError
             A check raised, or did not say of each row whether it passes.
         """
-        return judge(self._checks.rows, cast(table, pa.schema([*_KEYS, *schema])))
+        return judge(self._checks.rows, cast(table, pa.schema([*_KEYS, *schema])), RESERVED)
 
     def take(self, table: pa.Table, indexes: Any, broken: Broken) -> pa.Table:
         """The rows that stay.

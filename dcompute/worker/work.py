@@ -8,6 +8,10 @@ from pathlib import Path
 
 from dcompute.records import BatchSpec, Receipt, RunSpec
 
+_FINISH_TIMEOUT, _SHORTEST_FINISH = 600.0, 60.0
+#: Bytes a second at which a journal and files of items are read once, at least.
+_READ_RATE = 20e6
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
@@ -30,6 +34,22 @@ class Work:
         """Children with the same one are interchangeable."""
         run = self.run
         return (run.run, run.code_digest, run.params_digest, *(digest for _, digest, _ in run.modules))
+
+
+def finish_seconds(timeout: float | None, count: int, nbytes: int) -> float:
+    """How long a process may take to judge and write the rows of a batch.
+
+    Parameters
+    ----------
+    timeout
+        Seconds a call, where checks are asked: they are user code, which may hang, and get no more than the items had.
+    count
+        Items of the batch.
+    nbytes
+        Bytes that have to be read.
+    """
+    longest = _FINISH_TIMEOUT if timeout is None else min(_FINISH_TIMEOUT, max(_SHORTEST_FINISH, timeout * count))
+    return longest + nbytes / _READ_RATE
 
 
 def files_folder(folder: Path) -> Path:

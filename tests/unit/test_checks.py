@@ -16,6 +16,7 @@ from dcompute.checks.forms import checks_of
 from dcompute.checks.travel import RunChecks, opened, packed
 from dcompute.code import code_digest, pack
 from dcompute.errors import WorkloadError
+from tests.sane import pandera
 
 X = pc.field("x")
 
@@ -75,6 +76,14 @@ def test_a_check_of_columns_that_a_schema_has_not_is_refused() -> None:
         dc.workload(schema={"x": "int64"}, checks=pc.field("y") > 0)(work)
 
 
+def test_columns_of_files_need_no_declaration() -> None:
+    """An expression may ask for them beside a schema that has them not, as results have them all the same."""
+    asked = (pc.field("map_size") > 0) & (pc.field("map_url") != "") & (pc.field("map_checksum") != "") & (X > 0)
+    dc.workload(schema={"x": "int64"}, checks=asked)(work)
+    with pytest.raises(WorkloadError, match="cannot be asked"):
+        dc.workload(schema={"x": "int64"}, checks=pc.field("map_size") > "a")(work)
+
+
 def test_a_workload_with_checks_can_be_shown_changed_and_pickled() -> None:
     """As every workload can."""
     checked = dc.workload(checks={"positive": X > 0})(work)
@@ -88,6 +97,28 @@ def test_they_travel_and_none_are_nothing() -> None:
     found = opened(packed(RunChecks(checks_of({"a": X > 0}), True, checks_of(lambda value: value > 1))))
     assert ([check.name for check in found.rows], found.refuses, found.inputs[0].given(2)) == (["a"], True, True)
     assert packed(RunChecks(refuses=True)) == b""
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (pandera.DataFrameSchema(drop_invalid_rows=True), "drop_invalid_rows"),
+        (pandera.DataFrameSchema({"x": pandera.Column(int, drop_invalid_rows=True)}), "drop_invalid_rows of 'x'"),
+        (pandera.DataFrameSchema(parsers=pandera.Parser(lambda frame: frame[frame.x > 0])), "parsers"),
+        (pandera.DataFrameSchema({"x": pandera.Column(int, parsers=pandera.Parser(abs))}), "parsers of 'x'"),
+        (pandera.DataFrameSchema({"x": pandera.Column(float, default=0.5)}), "default of 'x'"),
+        (pandera.DataFrameSchema(add_missing_columns=True), "add_missing_columns"),
+        (pandera.DataFrameSchema({"x": pandera.Column(int, pandera.Check.gt(0, n_failure_cases=1))}), "n_failure_cases of 'x'"),
+        (pandera.DataFrameSchema(checks=pandera.Check(lambda frame: frame.x > 0, n_failure_cases=1)), "n_failure_cases"),
+        (pandera.DataFrameSchema({"x": pandera.Column(int, unique=True)}), "unique of 'x'"),
+        (pandera.DataFrameSchema({"x": pandera.Column(int)}, unique=["x"]), "unique"),
+        (pandera.DataFrameSchema(index=pandera.Index(int, pandera.Check.gt(3))), "index"),
+    ],
+)
+def test_schemas_that_would_pass_rows_silently_are_refused(given: Any, words: str) -> None:
+    """What drops, changes or hides rows, or depends on which of them stand together, is named, and is to be left out."""
+    with pytest.raises(WorkloadError, match=rf"schema 'sane' with {words}[,:].* leave it out"):
+        checks_of({"sane": given})
 
 
 def test_what_cannot_be_opened_says_what_to_do() -> None:

@@ -25,7 +25,7 @@ from dcompute.dataset.schema import from_text
 from dcompute.records import ATTEMPT_COLUMNS, FAILED, SUCCEEDED, BatchSpec, ItemKey, Receipt, RunSpec
 from dcompute.worker.rows import decode, encode, to_rows
 from dcompute.worker.tables import Parts
-from tests.sane import pandera
+from tests.sane import config_context, pandera
 
 X, Y = pc.field("x"), pc.field("y")
 
@@ -38,6 +38,7 @@ class Made:
         run = RunSpec(run="r", dataset="/x", workload="w", code=b"", code_digest="c", params_digest="p", checks=data)
         keys = tuple(ItemKey(f"k{index}", "str") for index in range(len(results)))
         batch = BatchSpec(id="r-000001-00000001", keys=keys, attempts=(2,) * len(keys), fingerprints=("f",) * len(keys), values=b"")
+        folder.mkdir(exist_ok=True)
         parts = Parts(folder, run, batch, "e1", part_bytes=part_bytes)
         counts = [parts.add(index, decode(encode(to_rows(result)))) for index, result in enumerate(results)]
         self.receipt: Receipt = parts.finish([_attempt(batch, index, count) for index, count in enumerate(counts)])
@@ -198,6 +199,37 @@ def test_pandera_judges_row_by_row(tmp_path: Path) -> None:
     assert made.failures == {}
 
 
+def test_a_strict_schema_is_of_the_columns_that_items_return(tmp_path: Path) -> None:
+    """Keys are no columns of its rows, but where it names them."""
+    strict = pandera.DataFrameSchema({"x": pandera.Column(int)}, strict=True, ordered=True, name="strict")
+    first = pandera.DataFrameSchema({"item_key": pandera.Column(str, pandera.Check.ne("k1"))}, name="first")
+    made = Made(tmp_path, [{"x": 1}, {"x": 2}, {"x": 3, "y": 4}], [strict, first])
+    assert made.quarantined == [("k1", "first", {"x": 2, "y": None}), ("k2", "strict", {"x": 3, "y": 4})]
+
+
+def test_columns_of_other_rows_fail_no_row_of_pandera(tmp_path: Path) -> None:
+    """A column that a row need not have is none of it where it is null: alone and beside others a row passes or not."""
+    optional = pandera.DataFrameSchema({"x": pandera.Column(int, pandera.Check.gt(0), required=False)}, name="optional")
+    several = pandera.DataFrameSchema({"y.": pandera.Column(int, pandera.Check.gt(0), regex=True)}, name="several")
+    rows = [{"y1": 1}, {"x": 1, "y1": 1}, {"x": -1, "y1": 1}, {"y2": 2}, {"y2": -2}, {"x": 1}]
+    made = Made(tmp_path, rows, [optional, several])
+    assert [(key, name) for key, name, _ in made.quarantined] == [("k2", "optional"), ("k4", "several"), ("k5", "several")]
+
+
+def test_pandera_judges_where_it_is_switched_off_otherwise(tmp_path: Path) -> None:
+    """As by a variable of a worker's environment."""
+    schema = pandera.DataFrameSchema({"x": pandera.Column(int, pandera.Check.gt(0))})
+    with config_context(validation_enabled=False, validation_depth="SCHEMA_ONLY"):
+        made = Made(tmp_path, [{"x": 1}, {"x": -1}], schema)
+    assert made.kept == [("k0", 1)]
+
+
+def test_a_schema_wants_its_columns_of_rows_without_any(tmp_path: Path) -> None:
+    """Each of them fails."""
+    made = Made(tmp_path, [{}, {}], pandera.DataFrameSchema({"x": pandera.Column(int)}, name="sane"))
+    assert [(key, name) for key, name, _ in made.quarantined] == [("k0", "sane"), ("k1", "sane")]
+
+
 def test_times_keep_their_zone_where_pandera_was_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its import has pyarrow ignore zones: neither rows nor filters do."""
     from dcompute.dataset.filters import Filter
@@ -211,6 +243,15 @@ def test_times_keep_their_zone_where_pandera_was_imported(tmp_path: Path, monkey
     assert where is not None
     assert "10:00:00" in str(where.expression)
     assert os.environ["PYARROW_IGNORE_TIMEZONE"] == "1"
+
+
+def test_series_of_pandas_are_of_the_rows_that_their_index_names(tmp_path: Path) -> None:
+    """In whatever order they stand; an index that says nothing of rows is a fault."""
+    made = Made(tmp_path / "a", [{"x": 1}, {"x": -1}, {"x": 2}], lambda table: table.to_pandas().sort_values("x")["x"] > 0)
+    assert made.kept == [("k0", 1), ("k2", 2)]
+    made = Made(tmp_path / "b", [{"x": 1}, {"x": -1}], {"named": lambda table: table.to_pandas().set_index("x", drop=False)["x"] > 0})
+    assert made.failures == dict.fromkeys(range(2), ("permanent", "dcompute.errors.CheckError"))
+    assert "reset_index(drop=True)" in made.attempts[0]["message"]
 
 
 def test_a_rule_of_pandera_that_raises_is_at_fault(tmp_path: Path) -> None:
