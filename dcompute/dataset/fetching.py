@@ -89,25 +89,36 @@ def _that_may_match(
     physical = opened.schema_arrow
     if not groups or any(name not in stored or physical.field(stored[name]).type != wanted.field(name).type for name in where.names):
         return groups
-    # statistics know nothing of NaN, which is never between the least and the greatest value
-    may_be_nan = [name for name in where.names if _holds_floats(wanted.field(name).type)]
-    if len(may_be_nan) > _MOST_FLOATS or not all(pa.types.is_floating(wanted.field(name).type) for name in may_be_nan):
+    floats = [name for name in where.names if _holds_floats(wanted.field(name).type)]
+    if len(floats) > _MOST_FLOATS or not all(pa.types.is_floating(wanted.field(name).type) for name in floats):
         return groups
     # it reads the footer once more, which the page cache has, or the buffer
     fragment = pads.ParquetFileFormat().make_fragment(source, LocalFileSystem() if isinstance(source, str) else None)
-    statistics = {group: _statistics(fragment, group) for group in groups}
     try:
-        if any(stored[name] != name for name in where.names):
-            kept = {group for group in groups if _may_match(statistics[group], wanted, where, stored)}
-        else:
-            kept = {group.id for group in fragment.subset(where.expression, schema=physical).row_groups}
-        nans = [chosen for count in range(len(may_be_nan)) for chosen in combinations(may_be_nan, count + 1)]
-        nans = [chosen for chosen in nans if _may_match({}, wanted, where, stored, nan=chosen)]
-        kept |= {group for group in groups if any(_may_match(statistics[group], wanted, where, stored, nan=chosen) for chosen in nans)}
+        kept = _within_bounds(fragment, groups, wanted, where, stored) | _with_nan(fragment, groups, wanted, where, stored, floats=floats)
     except pa.ArrowException:
         # it cannot be asked of these bounds: whether it can of the rows is for the filter to say
         return groups
     return [group for group in groups if group in kept]
+
+
+def _within_bounds(fragment: Any, groups: list[int], wanted: pa.Schema, where: Filter, stored: Mapping[str, str]) -> set[int]:
+    """The row groups of which a row between the bounds may be wanted."""
+    if any(stored[name] != name for name in where.names):
+        return {group for group in groups if _may_match(_statistics(fragment, group), wanted, where, stored)}
+    return {group.id for group in fragment.subset(where.expression, schema=fragment.physical_schema).row_groups}
+
+
+def _with_nan(
+    fragment: Any, groups: list[int], wanted: pa.Schema, where: Filter, stored: Mapping[str, str], *, floats: list[str]
+) -> set[int]:
+    """The row groups of which a row with NaN may be wanted: statistics know nothing of NaN, which is between no bounds."""
+    several = [chosen for count in range(len(floats)) for chosen in combinations(floats, count + 1)]
+    nans = [chosen for chosen in several if _may_match({}, wanted, where, stored, nan=chosen)]
+    if not nans:
+        return set()
+    statistics = {group: _statistics(fragment, group) for group in groups}
+    return {group for group in groups if any(_may_match(statistics[group], wanted, where, stored, nan=chosen) for chosen in nans)}
 
 
 def _statistics(fragment: Any, group: int) -> Mapping[str, Any]:
