@@ -89,6 +89,7 @@ class FaultStore(Store):
         self.inner = inner
         self.faults = list(faults)
         self.calls: list[tuple[str, str]] = []  #: (operation, name) of every call
+        self._faulted = 0
 
     def read(self, name: str) -> bytes:
         """See :meth:`Store.read`."""
@@ -147,6 +148,11 @@ class FaultStore(Store):
         """See :attr:`Store.requests`."""
         return self.inner.requests
 
+    @property
+    def failures(self) -> int:
+        """See :attr:`Store.failures`; what the table let fail counts too."""
+        return self.inner.failures + self._faulted
+
     def sync(self, folder: str) -> None:
         """See :meth:`Store.sync`."""
         self._do("sync", folder, lambda: self.inner.sync(folder))
@@ -155,6 +161,7 @@ class FaultStore(Store):
         fault = self._fault(op, name)
         if fault is None or fault.how == "slow":
             return act()
+        self._faulted += 1
         if fault.how == "after":
             # the answer is lost, also where it would have been an error
             with contextlib.suppress(OSError):

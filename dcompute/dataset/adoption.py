@@ -40,7 +40,7 @@ class Adoption:
 
     actions: tuple[Action, ...]
     batches: tuple[str, ...] = ()  #: ids of the batches it adds
-    misfits: tuple[str, ...] = ()  #: ids of written batches that do not join and could not be rewritten: their items are executed again
+    misfits: tuple[str, ...] = ()  #: ids of written batches whose parts are gone, or do not join: their items are executed again
 
 
 @dataclass(slots=True)
@@ -97,7 +97,7 @@ class Adopting:
         rewrite
             Rewrites what does not join; None: it is left behind.
         """
-        marks = [mark for found in self._unadded() if (mark := self._joined(found, join, rewrite)) is not None]
+        marks = [mark for found in self._unadded() if self._is_whole(found) and (mark := self._joined(found, join, rewrite)) is not None]
         outcomes = self._known({key for mark in marks for key in mark.newest})
         actions: list[Action] = []
         batches: list[str] = []
@@ -134,6 +134,14 @@ class Adopting:
         receipt, table = self._read_mark(self._store, name)
         _, epoch, number = split_batch_id(receipt.stands_for or receipt.batch)
         return Mark(epoch, number, receipt, _newest(table))
+
+    def _is_whole(self, mark: Mark) -> bool:
+        """Whether the parts that a mark names are there: a server may have forgotten them before the mark was written."""
+        receipt = mark.receipt
+        if all(self._store.exists(part.name) for part in (*receipt.results, *receipt.quarantined)):
+            return True
+        self._misfits.append(receipt.batch)
+        return False
 
     def _joined(self, mark: Mark, join: JoinSchemas | None, rewrite: Rewrite | None) -> Mark | None:
         if join is None:

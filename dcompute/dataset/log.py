@@ -101,7 +101,7 @@ class Log:
         DatasetCorruptError
             What was committed last, or what these actions name, is not there any more.
         """
-        self._witness.confirm_marks(actions)
+        self._witness.confirm_named(actions)
         entry = self._append(Entry(number, entry_id or new_id(), self._now(), tuple(actions)))
         self._witness.committed(entry)
         return entry

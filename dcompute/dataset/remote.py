@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dcompute.dataset.patience import insist
+from dcompute.dataset.patience import insist, may_pass
 
 if TYPE_CHECKING:
     from dcompute.dataset.clients import Client
@@ -114,6 +114,7 @@ class Objects:
         self.fs = fs
         self.root = root
         self.requests = 0  #: made so far; those that the client repeats by itself, and each page of a listing after the first, not counted
+        self.failures = 0  #: requests that had no answer, or one that says to come back
         self._client = client
         self._sleep = sleep
         self._lock = threading.Lock()
@@ -201,7 +202,13 @@ class Objects:
         def ask() -> T:
             with self._lock:
                 self.requests += requests
-            return act()
+            try:
+                return act()
+            except Exception as error:
+                if may_pass(error):
+                    with self._lock:
+                        self.failures += 1
+                raise
 
         return ask() if self._client.repeats else insist(ask, sleep=self._sleep)
 

@@ -127,6 +127,11 @@ class Store:
         return int(getattr(self._backend, "requests", 0))
 
     @property
+    def failures(self) -> int:
+        """How many of these had no answer: where one had none, a server may have been killed; 0 for a disk or memory."""
+        return int(getattr(self._backend, "failures", 0))
+
+    @property
     def fs(self) -> Any:
         """The fsspec file system."""
         if self._fs is None:

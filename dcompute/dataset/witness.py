@@ -1,8 +1,8 @@
 """Whether a storage still has what it acknowledged: some servers forget the last seconds when they are killed.
 
 What such a server forgets is the newest. So it is enough to look, after each entry, for the one before it: whenever the server forgot that
-one, it was before this look or before the next. Where that one is old enough to be there all the same, the marks that the new entry names
-are looked for first.
+one, it was before this look or before the next. Where that one may be there all the same, because it is old or because a request since
+then had no answer, what the new entry names is looked for too: its batches' marks and parts.
 """
 
 from __future__ import annotations
@@ -37,8 +37,9 @@ class Witness:
         self._clock = clock
         self._last: Entry | None = None
         self._at = 0.0
+        self._failures = 0
 
-    def confirm_marks(self, actions: Sequence[Action]) -> None:
+    def confirm_named(self, actions: Sequence[Action]) -> None:
         """Before an entry: look whether the batches that it adds are still there, where that is in doubt.
 
         Raises
@@ -50,27 +51,33 @@ class Witness:
             self._look_for(actions)
 
     def committed(self, entry: Entry) -> None:
-        """After an entry of ours: look whether the one before it is still there.
+        """After an entry of ours: look whether the one before it is still there, and what this one names where that is in doubt.
 
         Raises
         ------
         DatasetCorruptError
             It is not. The new entry is removed: nobody reads on from one that is not there.
         """
-        if self._last is not None and self._is_asked:
+        if self._is_asked:
             try:
-                self._confirm(self._last)
+                self._confirm(entry)
             except DatasetCorruptError:
                 with contextlib.suppress(StoreError):
                     self._store.remove([entry_name(entry.number)])
                 raise
-        self._last, self._at = entry, self._clock()
+        self._last, self._at, self._failures = entry, self._clock(), self._store.failures
 
     @property
     def _is_asked(self) -> bool:
         return not (self._store.is_local or self._store.is_memory)
 
-    def _confirm(self, last: Entry) -> None:
+    def _confirm(self, entry: Entry) -> None:
+        if self._last is not None:
+            self._confirm_last(self._last)
+        if self._store.failures > self._failures:
+            self._look_for(entry.actions)
+
+    def _confirm_last(self, last: Entry) -> None:
         name = entry_name(last.number)
         data = self._store.read_or_none(name)
         if data is None:
@@ -87,8 +94,9 @@ class Witness:
     def _look_for(self, actions: Sequence[Action]) -> None:
         from dcompute.dataset.names import mark_name
 
-        marks = [mark_name(batch.id) for action in actions if isinstance(action, Add) for batch in action.batches]
-        gone = [mark for mark in marks if not self._store.exists(mark)]
+        batches = [batch for action in actions if isinstance(action, Add) for batch in action.batches]
+        parts = [part.name for batch in batches for part in (*batch.results, *batch.quarantined)]
+        gone = [name for name in (*(mark_name(batch.id) for batch in batches), *parts) if not self._store.exists(name)]
         if gone:
             raise DatasetCorruptError(
                 f"{', '.join(gone[:3])}{' and more' if len(gone) > 3 else ''}: written by this run, and gone from {self._store.url}. "

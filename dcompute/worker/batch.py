@@ -180,6 +180,7 @@ class BatchTask:
     def _publish(self, receipt: Receipt, files: list[tuple[str, str]]) -> Receipt:
         """Write files of items, then the parts, the mark last; the receipt of the mark that is there then."""
         *others, (attempts, mark) = files
+        failures = self._store.failures
         produced = [file for file in others if produced_batch(file[1]) is not None]
         self._ask(lambda: self._store.take_all(produced))
         self._ask(lambda: self._store.upload_all(others[len(produced) :]))
@@ -187,11 +188,14 @@ class BatchTask:
             self._ask(lambda: self._store.create_from(attempts, mark))
         except FileExistsError:
             winner = self._winner()
-            if winner.execution == receipt.execution:  # it was written, and only the answer was lost
+            if winner.execution != receipt.execution:
+                logger.info("batch %s was written by another execution", self._batch.id, extra={"action": "batch_lost_race"})
+                self._ask(lambda: self._store.remove([name for _, name in others]))
                 return winner
-            logger.info("batch %s was written by another execution", self._batch.id, extra={"action": "batch_lost_race"})
-            self._ask(lambda: self._store.remove([name for _, name in others]))
-            return winner
+            receipt = winner  # it was written, and only the answer was lost
+        if self._store.failures > failures:
+            # a server that was killed meanwhile may have forgotten what it had acknowledged before the mark
+            self._ask(lambda: self._store.upload_all([file for file in others if not self._store.exists(file[1])]))
         return receipt
 
     def _winner(self) -> Receipt:

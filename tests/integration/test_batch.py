@@ -357,6 +357,20 @@ def test_a_failing_storage_is_asked_again(tmp_path: Path, before: int, after: in
     assert pauses == [1.0, 2.0, 4.0][: before + min(after, 1)]
 
 
+@pytest.mark.parametrize("how", ["before", "after"])
+def test_a_part_that_a_killed_server_forgot_is_written_again(tmp_path: Path, how: str) -> None:
+    """It was acknowledged before the mark, whose answer did not come, and is gone after it."""
+
+    def forget() -> None:
+        store.inner.remove(store.names("results"))
+
+    store = FaultStore(Store.at(tmp_path), [Fault("create_from", how=how, act=forget)])
+    task = BatchTask(Slot(), _spec(tmp_path, double, isolation="thread"), _batch([1]), sleep=lambda _: None)
+    task._store = store
+    receipt = Receipt.from_json(task.execute()["receipt"])
+    assert _stored(tmp_path, receipt)["twice"] == [2]
+
+
 def test_a_storage_that_fails_for_good_is_an_error(tmp_path: Path) -> None:
     """After all repetitions the storage's error comes out; results parts stay, as the mark may be there and name them."""
     pauses: list[float] = []

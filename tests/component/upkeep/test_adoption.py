@@ -65,6 +65,7 @@ def write_mark(store, batch, outcomes, *, stands_for=None, schema=None):
         schema=schema,
         rows=len(rows),
     )
+    store.write(part(batch).name, b"rows")
     store.create(f"attempts/{batch}.parquet", json.dumps({"receipt": receipt.to_json(), "rows": rows}).encode())
 
 
@@ -244,6 +245,18 @@ def test_misfit_is_left_behind_or_rewritten(store):
     assert visible(store) == {"a": [name(3, 1)]}
 
 
+def test_batch_whose_part_is_gone_is_left_behind(store):
+    """A server that was killed may have forgotten the part that a mark names: its items have no outcome then."""
+    acquire(store, "r1")
+    write_mark(store, name(1, 1), {"a": OK})
+    write_mark(store, name(1, 2), {"b": OK})
+    store.remove([part(name(1, 1)).name])
+    second = acquire(store, "r2")
+    assert second.adopt(read_mark, is_final) == [name(1, 2)]
+    assert second.misfits == (name(1, 1),)
+    assert visible(store) == {"b": [name(1, 2)]}
+
+
 def test_rewritten_batch_counts_alone(store):
     """Where a rewrite and its original lie there, the rewrite counts, with the rank of the original; one added already bars the other."""
     first = acquire(store, "r1")
@@ -357,6 +370,7 @@ def test_adoption_of_real_parts(tmp_path):
     table = attempts_table([[row.get(column) for column in ATTEMPT_COLUMNS]])
     write_attempts(tmp_path / "mark", table, Receipt(batch=name(1, 1), execution="x", holds=((0, 1),), results=(part(name(1, 1)),)))
     store.create_from(tmp_path / "mark", mark_name(name(1, 1)))
+    store.write(part(name(1, 1)).name, b"rows")
     writer = acquire(store, "r2")
     assert writer.adopt(read_mark, is_final) == [name(1, 1)]
     assert (writer.state.batches[0].batch.succeeded, [p.name for p in writer.state.counted_parts()]) == (1, [part(name(1, 1)).name])

@@ -11,10 +11,12 @@ from dcompute.dataset.names import entry_name
 from dcompute.dataset.parts import mark_name
 from dcompute.dataset.store import Store
 from dcompute.dataset.witness import Witness
-from dcompute.errors import DatasetCorruptError
-from dcompute.testing import FaultStore, ManualClock
+from dcompute.errors import DatasetCorruptError, StoreError
+from dcompute.records import PartRef
+from dcompute.testing import Fault, FaultStore, ManualClock
 
 BATCH = "run-000001-00000001"
+PART = PartRef(name="results/run-000001-00000001-x-0.parquet", size=4, rows=1)
 
 
 class Forgetful(FaultStore):
@@ -45,19 +47,19 @@ def witness(store, clock):
 
 def add():
     batch = AddBatch(
-        id=BATCH, holds=((0, 1),), left_out=(), final=(), results=(), succeeded=1, failed=(), rows=0, seconds=0, slot_seconds=0
+        id=BATCH, holds=((0, 1),), left_out=(), final=(), results=(PART,), succeeded=1, failed=(), rows=0, seconds=0, slot_seconds=0
     )
     return [Add(batches=(batch,))]
 
 
 def following():
-    return Entry(4, "mine too", 0.0, ())
+    return Entry(4, "mine too", 0.0, tuple(add()))
 
 
 def test_what_is_there_is_confirmed_with_one_request(store, witness):
     """A commit that follows another soon costs one request more."""
     store.calls.clear()
-    witness.confirm_marks(add())
+    witness.confirm_named(add())
     witness.committed(following())
     assert len(store.calls) == 1
 
@@ -81,18 +83,40 @@ def test_entry_that_somebody_else_wrote_again_is_named(store, witness):
         witness.committed(following())
 
 
-def test_marks_that_came_long_after_the_last_entry_are_looked_for(store, witness, clock):
-    """A mark that was forgotten while the entry before it was old enough to stay is named, and one that is there is not."""
+def test_what_came_long_after_the_last_entry_is_looked_for(store, witness, clock):
+    """A mark or a part that was forgotten while the entry before it was old enough to stay is named, and one that is there is not."""
     clock.advance(10.0)
-    with pytest.raises(DatasetCorruptError, match=f"{mark_name(BATCH)}: written by this run, and gone"):
-        witness.confirm_marks(add())
     store.create(mark_name(BATCH), b"mark")
-    witness.confirm_marks(add())
+    with pytest.raises(DatasetCorruptError, match=f"{PART.name}: written by this run, and gone"):
+        witness.confirm_named(add())
+    store.create(PART.name, b"part")
+    witness.confirm_named(add())
+    store.remove([mark_name(BATCH)])
+    with pytest.raises(DatasetCorruptError, match=f"{mark_name(BATCH)}: written by this run, and gone"):
+        witness.confirm_named(add())
+
+
+def test_what_an_entry_names_is_looked_for_where_a_request_had_no_answer(store, witness):
+    """A server that was killed since the last entry, which it still has, may have forgotten what came between; the new one goes."""
+    store.faults.append(Fault("create", entry_name(4)))
+    with pytest.raises(StoreError):
+        store.create(entry_name(4), following().to_bytes())
+    store.create(entry_name(4), following().to_bytes())
+    store.create(mark_name(BATCH), b"mark")
+    with pytest.raises(DatasetCorruptError, match=f"{PART.name}: written by this run, and gone"):
+        witness.committed(following())
+    assert store.names("log") == [entry_name(3)]
+    store.create(PART.name, b"part")
+    store.create(entry_name(4), following().to_bytes())
+    witness.committed(following())
+    store.calls.clear()
+    witness.committed(following())
+    assert store.calls == [("read", entry_name(4))]
 
 
 def test_who_has_committed_nothing_asks_nothing(store):
     """The first entry builds on what others wrote, which was read."""
     witness = Witness(store)
-    witness.confirm_marks(add())
+    witness.confirm_named(add())
     witness.committed(following())
     assert store.calls == []
