@@ -138,6 +138,11 @@ class Assignment:
         work = Workload.of(workload)
         source = Inputs.of(_as_rows(inputs), key=key)
         store = Store.named(dataset)
+        if any(url == store.url for url, _ in source.sources):
+            raise UsageError(
+                f"{store.url} is both the input and the dataset: each run would find the outcomes of the last one as new inputs. "
+                "Name another dataset for the outcomes"
+            )
         spec = _spec(work, source, store, params=params, modules=modules, seed=seed, name=name, input_checks=input_checks)
         state = Writer.check(store, spec.workload, options.takeover)
         if not (work.renames and state.unsettled):  # else the columns in question may be in what is adopted first

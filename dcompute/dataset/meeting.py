@@ -45,6 +45,10 @@ _FAMILIES: tuple[tuple[Callable[[pa.DataType], bool], str], ...] = (
 class _CannotMeetError(Exception):
     """Two types cannot meet; the text is the reason where the types alone do not tell it."""
 
+    def __init__(self, why: str = "", advice: str = "Return one type from the workload, or declare schema=.") -> None:
+        super().__init__(why)
+        self.advice = advice  #: what to do
+
 
 def is_list(type_: pa.DataType) -> bool:
     """Whether it is a list of any form that lies on disk."""
@@ -89,7 +93,7 @@ def meet_fields(a: pa.Field, b: pa.Field, column: str) -> pa.Field:
         why = f" ({reason})" if str(reason) else ""
         raise SchemaError(
             f"Column {column!r} has type {a.type} in the dataset and {b.type} in a new result, and these two cannot meet{why}. "
-            f"Return one type from the workload, or declare schema=.",
+            f"{reason.advice}",
             column=column,
             types=(str(a.type), str(b.type)),
         ) from None
@@ -168,7 +172,10 @@ def _meet(a: pa.Field, b: pa.Field) -> pa.Field:
     if families[1] == "null":
         return a
     if _file(a) != _file(b):
-        raise _CannotMeetError("one is of files that items produced, the other is what items returned: give output() another column=")
+        raise _CannotMeetError(
+            "one is of files that items produced, the other is what items returned",
+            advice="Give output() another column=, and declare no column of a file in schema=.",
+        )
     if mark := _file(a):
         return _with_file(_meet(_without_file(a), _without_file(b)), mark)
     rule = _RULES.get(families)

@@ -233,6 +233,7 @@ def test_types_of_arrow_survive(scene: Any, did: Any) -> None:
     assert table.to_pylist() == [{"item_key": "a", "key_kind": "str", **row}]
     assert opened.to_polars().row(0, named=True) == table.to_pylist()[0]
     found = opened.to_duckdb().to_arrow_table() if hasattr(duckdb.DuckDBPyRelation, "to_arrow_table") else opened.to_duckdb().arrow()
+    assert [when for when, *_ in opened.to_duckdb().project('"when"').fetchall()] == [row["when"]]
     assert (found if isinstance(found, pa.Table) else found.read_all()).cast(table.schema).to_pylist() == table.to_pylist()
 
 

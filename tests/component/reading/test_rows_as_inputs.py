@@ -261,6 +261,14 @@ def test_a_preview_of_rows_writes_nothing_and_a_dataset_is_its_rows(driver: Driv
     assert (found.todo, found.examples) == (2, (text("a", 0), text("a", 1)))
 
 
+def test_a_dataset_is_not_its_own_input(driver: Driving, tmp_path: Path) -> None:
+    """Its outcomes would be new inputs each time; that is refused before anything runs."""
+    driver.add({"a": [{"x": 1}]})
+    for inputs in (dc.open(driver.store.url), dc.rows([driver.store.url], by="key")):
+        with pytest.raises(UsageError, match="both the input and the dataset"):
+            dc.preview(abs, inputs, driver.store.url)
+
+
 @pytest.mark.parametrize(
     ("by", "columns", "why"),
     [

@@ -177,7 +177,7 @@ def test_a_column_that_the_result_has_too_fails_the_item(tmp_path: Path) -> None
 def test_text_that_another_item_returns_in_such_a_column_fails(tmp_path: Path) -> None:
     """The first in the order of the batch decides what the column is; both ways."""
     made = Made(tmp_path / "a", [writes(b"x"), lambda: {"map_url": "s3://x"}, writes(b"y")])
-    assert "files that items produced" in made.message(1)
+    assert "files that items produced, the other is what items returned). Give output() another column=, and" in made.message(1)
     assert [row["item_key"] for row in made.rows] == ["k0", "k2"]
     other = Made(tmp_path / "b", [lambda: {"map_url": "s3://x"}, writes(b"x"), lambda: {"map_url": None}])
     assert "files that items produced" in other.message(1)
