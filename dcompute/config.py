@@ -29,7 +29,7 @@ def _seconds(value: Any) -> Any:
     try:
         # Dask knows "m" and "minutes" but not "min", which a workload's timeout takes.
         return float(parse_timedelta(re.sub(r"(?i)mins?$", "minutes", value.strip())))
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, IndexError):
         raise ValueError('must be a time such as "30 s", "10 min" or "2 h"') from None
 
 

@@ -18,7 +18,7 @@ class Exit(enum.IntEnum):
     FAILED_ITEMS = 1  #: some items failed, or a report
     BAD_USE = 2  #: the command cannot work as it was given
     BROKEN = 3  #: cluster or storage failed
-    INTERRUPTED = 130  #: by Ctrl-C, SIGTERM or ``dcompute cancel``
+    INTERRUPTED = 130  #: by Ctrl-C, SIGTERM or ``dcompute cancel``, or a question was answered with no
 
 
 #: For each error the most special class of its own that is named here decides.

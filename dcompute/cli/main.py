@@ -25,6 +25,9 @@ class Commands(click.Group):
         """Run a command; what it raises becomes an exit code."""
         try:
             return super().invoke(ctx)
+        except click.Abort:
+            click.echo("Aborted: nothing was changed.", err=True)
+            ctx.exit(exits.Exit.INTERRUPTED)
         except KeyboardInterrupt:
             ending.leave(exits.Exit.INTERRUPTED)
             ctx.exit(exits.Exit.INTERRUPTED)
@@ -34,7 +37,7 @@ class Commands(click.Group):
         except DcomputeError as error:
             _tell(error, debug=bool(ctx.params.get("debug")))
             ctx.exit(exits.of_error(error))
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
+        except (click.ClickException, click.exceptions.Exit):
             raise
         except Exception as error:  # noqa: BLE001  an error that nobody foresaw must not end with code 1, which says that items failed
             traceback.print_exc()

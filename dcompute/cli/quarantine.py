@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dcompute.cli import exits
+from dcompute.cli.asking import refuse_unless_yes
 from dcompute.cli.options import Headed, Names, option
 from dcompute.cli.reading import datasets, opened
 from dcompute.cli.tables import print_json, print_table, rows, to_json
@@ -122,8 +123,7 @@ def _chosen(
     if not yes:
         words = [f"of {len(keys):,} item{'s' if len(keys) > 1 else ''}"] if keys else []
         words += [f"that did not pass {check!r}"] if check else []
-        click.confirm(f"{verb} {'all records' if whole else ' '.join(['records', *words])} in the quarantine of {found.url}?",
-                      abort=True, err=True)  # fmt: skip
+        refuse_unless_yes(f"{verb} {'all records' if whole else ' '.join(['records', *words])} in the quarantine of {found.url}?")
     named: Any = [(key, kind) for key in keys] if kind is not None else list(keys)
     return found, {"keys": named or None, "check": check, "all": whole}
 

@@ -132,8 +132,11 @@ def _report(target: str) -> Report:
 
 
 def _run(report: Report, client: Any, *, upstream: bool, full: bool) -> Iterator[Version]:
-    for one in [*(report.upstream() if upstream else ()), report]:
-        yield one.run(client, full=full)
+    from dcompute.report.running import run_upstream
+
+    if upstream:
+        yield from run_upstream(report, client, full=full)
+    yield report.run(client, full=full)
 
 
 @contextlib.contextmanager

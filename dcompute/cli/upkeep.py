@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from dcompute.cli import exits
+from dcompute.cli.asking import refuse_unless_yes
 from dcompute.cli.options import Headed, option
 from dcompute.cli.reading import opened_one
 from dcompute.cli.tables import to_json
@@ -89,7 +90,7 @@ def delete(dataset: str, keys: tuple[str, ...], kind: str | None, run_id: str | 
     opened = opened_one(dataset)
     if not yes:
         what = f"{len(keys):,} item{'s' if len(keys) > 1 else ''}" if keys else f"what run {run_id} did"
-        click.confirm(f"Delete {what} from {opened.url}?", abort=True, err=True)
+        refuse_unless_yes(f"Delete {what} from {opened.url}?")
     named: Any = [(key, kind) for key in keys] if kind is not None else list(keys)
     _say(opened.delete(named or None, run=run_id), as_json)
 

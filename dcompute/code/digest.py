@@ -1,28 +1,30 @@
 """A digest of code that stays while the code means the same: comments, line breaks, docstrings and our own decorator do not count.
 
-It covers a function's source, its defaults, what its closure holds, and of the module's names that it uses: values, and functions and
-classes that are not installed (those of the standard library and of site-packages count by name). Where there is no source, bytecode stands
-for it, which differs between versions of Python.
+It covers a function's source, its defaults, what its closure holds, and of the module's names that it uses: values, also those within
+lists, mappings and objects, and functions and classes that are not installed (those of the standard library and of site-packages count by
+name). Modules that it imports when it is called count as whole files. Where there is no source, bytecode stands for it, which differs
+between versions of Python. What an object of an installed class holds is not seen, but for those that Python itself has.
 """
 
 from __future__ import annotations
 
-import ast
+import enum
 import functools
 import inspect
-import sys
-import textwrap
+import re
 import types
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Mapping, Set
 from hashlib import blake2b
-from pathlib import Path
 from typing import Any
 
+from dcompute.code.installed import is_installed
+from dcompute.code.source import Modules, bytecode_of, globals_in, imported_in, names_in, source_of
 from dcompute.keys import fingerprint
 
 _DIGEST_BYTES = 16
-_OWN_DECORATOR = "workload"
-_DEEPEST = 50
+#: So many things are looked at, and so deep: what holds more is told by the type of the rest.
+_MOST, _DEEPEST = 10_000, 50
 
 
 def code_digest(*functions: Callable[..., Any] | None) -> str:
@@ -40,23 +42,33 @@ def stable_text(value: Any) -> str:
 
 
 class _Reader:
-    """Reads each function and class once; what is met again stands by its place."""
+    """Reads each function, class and object once; what is met again stands by its place."""
 
     def __init__(self) -> None:
         self._met: dict[int, int] = {}
         self._kept: list[Any] = []  # an id is only good while its object lives
+        self._modules = Modules()
+        self._within: list[tuple[int, frozenset[str]]] = []  # modules that are being read
+        self._deep = 0
 
     def read(self, found: Any) -> str:
         function = getattr(found, "function", None)
         if type(found).__name__ == "Workload" and callable(function):
             found = function
+        return self._once(found, self._read_new)
+
+    def _once(self, found: Any, read: Callable[[Any], str]) -> str:
         if id(found) in self._met:
             return f"#{self._met[id(found)]}"
         self._met[id(found)] = len(self._met)
         self._kept.append(found)
-        if len(self._met) > 1 and len(self._kept) > 10_000:
+        if len(self._kept) > _MOST or self._deep > _DEEPEST:
             return "more"
-        return self._read_new(found)
+        self._deep += 1
+        try:
+            return read(found)
+        finally:
+            self._deep -= 1
 
     def _read_new(self, found: Any) -> str:
         if isinstance(found, functools.partial):
@@ -70,28 +82,37 @@ class _Reader:
             return self._class(found)
         if isinstance(found, types.BuiltinFunctionType | types.MethodDescriptorType):
             return f"builtin {getattr(found, '__module__', '')}.{found.__qualname__}"
-        # an instance with __call__
-        kind = type(found)
-        state = getattr(found, "__dict__", {})
-        return f"instance {self.read(kind)} {' '.join(f'{name}={self._value(state[name])}' for name in sorted(state))}"
+        return self._wrapped(found) if _is_wrapper(found) else self._instance(found)
+
+    def _wrapped(self, found: Any) -> str:
+        """A function of the user that something else stands before, such as a cache."""
+        return f"{type(found).__qualname__} around {self._used(found.__wrapped__)}"
+
+    def _instance(self, found: Any) -> str:
+        state = _state(found)
+        return f"instance {self.read(type(found))} {' '.join(f'{name}={self._value(state[name])}' for name in sorted(state))}"
 
     def _function(self, function: types.FunctionType) -> str:
         wrapped = inspect.unwrap(function)
-        parts = [_source(function) or _bytecode(function.__code__)]
+        parts = [source_of(function) or bytecode_of(function.__code__)]
         if wrapped is not function and isinstance(wrapped, types.FunctionType):
             parts.append(self.read(wrapped))
         parts += [f"default {self._value(value)}" for value in function.__defaults__ or ()]
         parts += [f"default {name} {self._value(value)}" for name, value in sorted((function.__kwdefaults__ or {}).items())]
         for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
             parts.append(f"holds {name} {self._value(_content(cell))}")
-        names = _names(function.__code__)
-        for name in sorted(names & function.__globals__.keys()):
+        names = names_in(function.__code__)
+        for name in sorted(globals_in(function.__code__) & function.__globals__.keys()):
             parts.append(f"uses {name} {self._used(function.__globals__[name], names)}")
+        parts += [f"imports {self._modules.text(module)}" for module in imported_in(function)]
+        kinds = getattr(function, "registry", None)  # of functools.singledispatch
+        if isinstance(kinds, Mapping):
+            parts += [f"for {name} {self._used(each)}" for name, each in sorted((_name(kind), each) for kind, each in kinds.items())]
         return "\n".join(parts)
 
     def _class(self, found: type) -> str:
         parts = [f"class {found.__qualname__}"]
-        parts += [f"base {self._used(base, frozenset())}" for base in found.__bases__ if base is not object]
+        parts += [f"base {self._used(base)}" for base in found.__bases__ if base is not object]
         for name, member in sorted(vars(found).items()):
             if name in ("__doc__", "__module__", "__dict__", "__weakref__", "__qualname__", "__firstlineno__", "__static_attributes__"):
                 continue
@@ -100,36 +121,106 @@ class _Reader:
 
     def _member(self, member: Any) -> str:
         if isinstance(member, staticmethod | classmethod):
-            return f"{type(member).__name__} {self._used(member.__func__, frozenset())}"
+            return f"{type(member).__name__} {self._used(member.__func__)}"
         if isinstance(member, property):
-            return f"property {' '.join(self._used(part, frozenset()) for part in (member.fget, member.fset) if part is not None)}"
+            return f"property {' '.join(self._used(part) for part in (member.fget, member.fset) if part is not None)}"
         if isinstance(member, functools.cached_property):
-            return f"property {self._used(member.func, frozenset())}"
-        return self._used(member, frozenset())
+            return f"property {self._used(member.func)}"
+        if isinstance(member, functools.singledispatchmethod):
+            return f"by type {self._used(member.dispatcher)}"
+        return self._used(member)
 
-    def _used(self, found: Any, names: frozenset[str]) -> str:
+    def _used(self, found: Any, names: frozenset[str] = frozenset()) -> str:
         """Something that code refers to by name."""
         if isinstance(found, types.ModuleType):
             return self._module(found, names)
         if type(found).__name__ == "Workload" and hasattr(found, "function"):
             return self.read(found)
-        if isinstance(found, types.FunctionType | type):
-            return f"{found.__module__}.{found.__qualname__}" if _is_installed(found.__module__) else self.read(found)
+        if isinstance(found, types.FunctionType | type) or _is_wrapper(found):
+            return _name(found) if is_installed(found.__module__ or "") else self.read(found)
         return self._value(found)
 
     def _module(self, module: types.ModuleType, names: frozenset[str]) -> str:
-        if _is_installed(module.__name__):
+        if is_installed(module.__name__) or (id(module), names) in self._within:
             return f"module {module.__name__}"
-        members = vars(module)
-        parts = [f"{name} {self._used(members[name], frozenset())}" for name in sorted(names & members.keys()) if not name.startswith("__")]
+        self._within.append((id(module), names))
+        try:
+            members = vars(module)
+            parts = [f"{name} {self._of_module(members[name], names)}" for name in sorted(names & members.keys()) if name[:2] != "__"]
+        finally:
+            self._within.pop()
         return f"module {module.__name__} {' '.join(parts)}"
 
+    def _of_module(self, member: Any, names: frozenset[str]) -> str:
+        # of a package's module the code says the names too
+        return self._used(member, names if isinstance(member, types.ModuleType) else frozenset())
+
     def _value(self, value: Any) -> str:
-        if isinstance(value, types.FunctionType | types.MethodType | functools.partial | type | types.ModuleType):
-            return self._used(value, frozenset()) if not isinstance(value, functools.partial | types.MethodType) else self.read(value)
-        if type(value).__name__ == "Workload" and hasattr(value, "function"):
+        if isinstance(value, types.MethodType | functools.partial):
             return self.read(value)
-        return fingerprint(value) or f"a {type(value).__module__}.{type(value).__qualname__}"
+        if isinstance(value, types.FunctionType | type | types.ModuleType) or _is_wrapper(value) or type(value).__name__ == "Workload":
+            return self._used(value)
+        known = fingerprint(value)
+        return known if known and not _is_own(value) else self._once(value, self._held)
+
+    def _held(self, value: Any) -> str:
+        """What a value holds that has no fingerprint, or one that says nothing of the code of its class; else its type."""
+        kind = self._used(type(value))
+        if isinstance(value, enum.Enum):
+            return f"{kind} {value.name}"
+        if isinstance(value, Mapping):
+            return f"{kind} {[(self._value(key), self._value(value[key])) for key in _sorted(value)]}"
+        if isinstance(value, list | tuple | deque):
+            return f"{kind} {[self._value(one) for one in value]}"
+        if isinstance(value, Set):
+            return f"{kind} {[self._value(one) for one in _sorted(value)]}"
+        if isinstance(value, re.Pattern):
+            return f"pattern {value.pattern!r} {value.flags}"
+        if isinstance(value, types.SimpleNamespace) or _is_own(value):
+            return f"{kind} {fingerprint(value)} {self._instance(value)}"
+        return f"a {_name(type(value))}"
+
+
+def _is_own(value: Any) -> bool:
+    """Whether the class of a value, or of one that it holds, is the user's."""
+    waiting, looked = [value], 0
+    while waiting and (looked := looked + 1) <= _MOST:
+        one = waiting.pop()
+        if not is_installed(type(one).__module__):
+            return True
+        if isinstance(one, Mapping):
+            waiting += [*one.keys(), *one.values()]
+        elif isinstance(one, list | tuple | deque | Set):
+            waiting += one
+    return False
+
+
+def _name(found: Any) -> str:
+    return f"{found.__module__}.{found.__qualname__}"
+
+
+def _is_wrapper(found: Any) -> bool:
+    """Whether it is an object that stands for a function, such as what ``functools.cache`` makes."""
+    return (
+        not isinstance(found, types.FunctionType | type | types.ModuleType | types.MethodType)
+        and isinstance(getattr(type(found), "__module__", None), str)
+        and isinstance(inspect.getattr_static(found, "__wrapped__", None), types.FunctionType)
+    )
+
+
+def _state(found: Any) -> dict[str, Any]:
+    slots = [name for kind in type(found).__mro__ for name in _slots(kind)]
+    return {**{name: getattr(found, name) for name in slots if hasattr(found, name)}, **getattr(found, "__dict__", {})}
+
+
+def _slots(kind: type) -> list[str]:
+    told = vars(kind).get("__slots__", ())
+    return [name for name in ([told] if isinstance(told, str) else list(told)) if not name.startswith("__")]
+
+
+def _sorted(values: Any) -> list[Any]:
+    """In an order that every process gives them."""
+    return sorted(values, key=lambda value: (_name(type(value)), fingerprint(value) or getattr(value, "__qualname__", "")))
 
 
 def _content(cell: types.CellType) -> Any:
@@ -137,93 +228,3 @@ def _content(cell: types.CellType) -> Any:
         return cell.cell_contents
     except ValueError:  # not filled yet
         return None
-
-
-# --------------------------------------------------------------------------------------------------------------------------- texts
-
-
-def _source(function: types.FunctionType) -> str | None:
-    """The source without what does not change its meaning; None where there is none of its own."""
-    if function.__name__ == "<lambda>":  # its lines hold more than itself
-        return None
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
-    except (OSError, TypeError, SyntaxError, ValueError):
-        return None
-    if (
-        len(tree.body) != 1
-        or not isinstance(tree.body[0], ast.FunctionDef | ast.AsyncFunctionDef)
-        or tree.body[0].name != function.__name__
-    ):
-        return None
-    return ast.unparse(_Plain().visit(tree))
-
-
-class _Plain(ast.NodeTransformer):
-    """Takes docstrings and our own decorator out."""
-
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
-        return self._without(node)
-
-    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> ast.AST:
-        return self._without(node)
-
-    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
-        return self._without(node)
-
-    def _without(self, node: Any) -> ast.AST:
-        self.generic_visit(node)
-        first = node.body[0]
-        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
-            node.body = node.body[1:] or [ast.Pass()]
-        node.decorator_list = [decorator for decorator in node.decorator_list if not _is_ours(decorator)]
-        return node  # type: ignore[no-any-return]
-
-
-def _is_ours(decorator: ast.expr) -> bool:
-    called = decorator.func if isinstance(decorator, ast.Call) else decorator
-    name = called.attr if isinstance(called, ast.Attribute) else called.id if isinstance(called, ast.Name) else ""
-    return name == _OWN_DECORATOR
-
-
-def _bytecode(code: types.CodeType) -> str:
-    constants = [_bytecode(constant) if isinstance(constant, types.CodeType) else fingerprint(constant) for constant in code.co_consts]
-    parts = [code.co_code.hex(), constants, code.co_names, code.co_varnames, code.co_freevars, code.co_argcount, code.co_kwonlyargcount]
-    return f"bytecode {sys.version_info[:2]} {parts}"
-
-
-def _names(code: types.CodeType) -> frozenset[str]:
-    """Names of globals and attributes in code, and in the functions within it."""
-    inner = (constant for constant in code.co_consts if isinstance(constant, types.CodeType))
-    return frozenset(code.co_names).union(*map(_names, inner))
-
-
-@functools.cache
-def _folders() -> tuple[Path, ...]:
-    import site
-    import sysconfig
-
-    paths = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    with_user = [*site.getsitepackages(), site.getusersitepackages()]
-    return tuple(Path(path).resolve() for path in {*paths, *with_user} if path)
-
-
-@functools.cache
-def _is_installed(module: str) -> bool:
-    """Whether a module is of the standard library, of site-packages or of dcompute: it does not change with the user's work."""
-    top = module.partition(".")[0]
-    if top in sys.builtin_module_names or top in sys.stdlib_module_names or top == "dcompute":
-        return True
-    if top == "__main__":
-        return False
-    return any(_is_below(path) for path in _places(sys.modules.get(module) or sys.modules.get(top)))
-
-
-def _places(module: types.ModuleType | None) -> Iterator[Path]:
-    for place in (getattr(module, "__file__", None), *getattr(module, "__path__", ())):
-        if isinstance(place, str):
-            yield Path(place).resolve()
-
-
-def _is_below(path: Path) -> bool:
-    return any(path.is_relative_to(folder) for folder in _folders())

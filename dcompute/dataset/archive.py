@@ -62,6 +62,8 @@ def copy(store: Store, target: Store, at: int | None = None) -> Copied:
     _, state = open_dataset(store, at=at)
     if target.exists(DATASET):
         raise UsageError(f"there is a dataset at {target.url} already: copy to a place where there is none")
+    if f"{target.url}/".startswith(f"{store.url}/"):
+        raise UsageError(f"{target.url} lies within the dataset itself, whose folder is its own: copy to a place beside it")
     sizes = _parts(state)
     if has_files(state):
         for files in named(store, [part.name for part in (*state.counted_parts(), *state.quarantine_parts())]):

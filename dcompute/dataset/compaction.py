@@ -131,7 +131,7 @@ def compact(store: Store, *, all: bool = False, sort_by: str | None = None, clie
     all
         Whether each part is to be such that its file alone says what counts; else small ones are merged where it pays.
     sort_by
-        A column by which the rows of each file are sorted; None: in the order in which they were added.
+        A column by which the rows of each file are sorted, as with ``all``; None: in the order in which they were added.
     client
         A ``distributed.Client`` whose workers do it; None: here, one file after another.
 
@@ -151,11 +151,14 @@ def compact(store: Store, *, all: bool = False, sort_by: str | None = None, clie
     schema = results_schema(keeper.state)
     _refuse_unsortable(schema, sort_by)
     parts = list(keeper.state.counted_parts())
-    if all:
+    chosen = worth_merging(parts)
+    if all or sort_by is not None:
         is_true = _Truth(store, keeper.state, sort_by)
-        groups = [group for group in grouped(is_true.wanting(parts)) if len(group) > 1 or not is_true(group[0])]
+        names = {part.name for part in (*chosen, *is_true.wanting(parts))}
+        chosen = [part for part in parts if part.name in names]
+        groups = [group for group in grouped(chosen) if len(group) > 1 or not is_true(group[0])]
     else:
-        groups = [group for group in grouped(worth_merging(parts)) if len(group) > 1]
+        groups = [group for group in grouped(chosen) if len(group) > 1]
     return _carried_out(keeper, _merges(store, keeper.state, groups, sort_by), client)
 
 

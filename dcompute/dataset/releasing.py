@@ -114,7 +114,7 @@ class Wanted:
             pairs = [key for key in self.keys if isinstance(key, ItemKey)]
             mask &= np.asarray(pc.is_in(about.column("item_key"), value_set=texts)) | are_keys(about, pairs)
         if self.check is not None:
-            mask &= [self.check in names.split(CHECK_NAMES) for names in about.column("check").to_pylist()]
+            mask &= np.array([self.check in names.split(CHECK_NAMES) for names in about.column("check").to_pylist()], dtype=bool)
         return mask
 
     def refuse_unknown(self, chosen: Sequence[Choice]) -> None:

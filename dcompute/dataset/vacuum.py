@@ -73,7 +73,7 @@ def seconds_of(retention: Any) -> float:
 
     try:
         seconds = float(parse_timedelta(retention) if isinstance(retention, str | timedelta) else retention)
-    except (TypeError, ValueError, KeyError):
+    except (TypeError, ValueError, KeyError, IndexError):
         seconds = math.nan
     if not 0 <= seconds < math.inf:
         raise UsageError(f'retention={retention!r} is no time: say one such as "7 days", "12 h" or 0')

@@ -49,8 +49,13 @@ class Combine:
                 )
 
     def __call__(self, frame: Any) -> Any:
-        """A row a key."""
-        return frame.groupby(list(self.keys), dropna=False).agg(self.how).reset_index()
+        """A row a key; where all rows of a key have null in a column, so does it."""
+        # pandas calls the sum of nothing 0, and a function's null would become one
+        both = {name: [how, "count"] for name, how in self.how.items()}
+        found = frame.groupby(list(self.keys), dropna=False).agg(both)
+        columns = {name: found[name, how].where(found[name, "count"] > 0) for name, how in self.how.items()}
+        found.columns = [f"{number}" for number in range(len(found.columns))]
+        return found.assign(**columns)[list(columns)].reset_index()
 
     def checked(self, report: str, function: Callable[..., Any]) -> Callable[..., Any]:
         """A report's function that is refused before anything is computed, where its result has other columns than can be combined."""

@@ -129,7 +129,7 @@ class Report(Stage):
         client
             A ``distributed.Client``; None: the current one, else threads of this process.
         upstream
-            Run the reports among its sources first, and theirs.
+            Run the reports among its sources first, and theirs; where another process runs one too, either's version is taken.
         full
             Compute all of it, whether anything moved or not.
 
@@ -140,11 +140,10 @@ class Report(Stage):
         ReportOvertaken
             Somebody else published the same version first.
         """
-        from dcompute.report.running import run
+        from dcompute.report.running import run, run_upstream
 
-        if upstream:
-            for report in self.upstream():
-                run(report, client, full=full)
+        for _ in run_upstream(self, client, full=full) if upstream else ():
+            pass
         return run(self, client, full=full)
 
     def status(self) -> Freshness:

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("dcompute.report")
 
+#: So often a stage is tried that others publish at the same moment.
+_TURNS = 3
+
 
 def run(report: Report, client: Any = None, *, full: bool = False) -> Version:
     """Publish the next version of a report, or give the one that is up to date.
@@ -60,6 +63,24 @@ def run(report: Report, client: Any = None, *, full: bool = False) -> Version:
     with _aside(report, "older versions could not be cleaned up, the next run tries again"):
         report.shelf.clean(version, keep=report.keep, retention=report.retention)
     return version
+
+
+def run_upstream(report: Report, client: Any = None, *, full: bool = False) -> Iterator[Version]:
+    """Bring the reports that a report is computed from up to date, each after its own sources; a version another process made is as good.
+
+    Raises
+    ------
+    ReportError
+        One of them failed.
+    """
+    for one in report.upstream():
+        for left in reversed(range(_TURNS)):
+            try:
+                yield run(one, client, full=full and left == _TURNS - 1)
+                break
+            except ReportOvertaken:
+                if not left:
+                    raise
 
 
 def _computed(making: Making, *, full: bool) -> Version:

@@ -247,6 +247,7 @@ SAME = [
         "import dcompute as dc\n@dc.workload(memory='2 GiB')\ndef f(x): return x\n",
     ),
     ("def f(x): return x\n", "OTHER = 3\ndef g(x): return 1\ndef f(x): return x\n"),
+    ("n = 1\ndef f(x): return x.n\n", "n = 2\ndef f(x): return x.n\n"),
     ("LIMIT = {1, 2, 3}\ndef f(x): return x in LIMIT\n", "LIMIT = {3, 2, 1}\ndef f(x): return x in LIMIT\n"),
 ]
 OTHER = [
@@ -274,6 +275,27 @@ OTHER = [
         "from functools import partial\ndef g(x, y): return x\nf = partial(g, y=1)\n",
         "from functools import partial\ndef g(x, y): return x\nf = partial(g, y=2)\n",
     ),
+    *[
+        (template.replace("$", "1"), template.replace("$", "2"))
+        for template in (
+            "def g(x): return $\nSTEPS = {'a': g}\ndef f(x): return STEPS['a'](x)\n",
+            "STEPS = [lambda x: $]\ndef f(x): return STEPS[0](x)\n",
+            "def g(x): return $\nSTEPS = ([g],)\ndef make(steps):\n    def f(x): return steps\n    return f\nf = make({1: STEPS})\n",
+            "import functools\n@functools.lru_cache\ndef g(x): return $\ndef f(x): return g(x)\n",
+            "import functools\nclass f:\n    @functools.cache\n    def g(self): return $\n    def __call__(self, x): return self.g()\n",
+            "from functools import singledispatch as s\n@s\ndef g(x): 0\n@g.register\ndef _(x: int): return $\ndef f(x): return g(x)\n",
+            "class C:\n    def __init__(self, n): self.n = n\nCFG = C($)\ndef f(x): return CFG.n\n",
+            "class C:\n    def g(self): return $\nCFG = C()\ndef f(x): return CFG.g()\n",
+            "class C:\n    __slots__ = ('n',)\n    def __init__(self, n): self.n = n\nCFG = C($)\ndef f(x): return CFG.n\n",
+            "from dataclasses import dataclass\n@dataclass\nclass C:\n    def g(self): return $\nV = [C()]\ndef f(x): return V[0].g()\n",
+            "class C(str):\n    pass\nCFG = C('$')\ndef f(x): return CFG\n",
+            "from typing import NamedTuple\nclass C(NamedTuple):\n    n: int\n    def g(self): return $\nV = C(0)\ndef f(x): V.g()\n",
+            "import enum\nclass C(enum.Enum):\n    A = $\nCFG = C.A\ndef f(x): return CFG.value\n",
+            "from types import SimpleNamespace\nCFG = SimpleNamespace(n=$)\ndef f(x): return CFG.n\n",
+            "import re\nTEXT = re.compile('$')\ndef f(x): return TEXT.match(x)\n",
+            "class C:\n    def __init__(self, n): self.n = n\n    def g(self, x): return self.n\nf = C($).g\n",
+        )
+    ],
 ]  # fmt: skip
 
 
@@ -300,6 +322,50 @@ def test_a_helper_in_another_module_of_the_user_counts(make_module: MakeModule) 
         make_module(f"def g(x): return {body}\ndef unused(x): return 1\n", "users_helper")
         digests.append(code_digest(make_module("import users_helper\ndef f(x): return users_helper.g(x)\n").f))
     assert digests[0] != digests[1]
+
+
+@pytest.mark.parametrize(
+    "user",
+    [
+        "import users_folder.deep\ndef f(x): return users_folder.deep.g(x)\n",
+        "def f(x):\n    from users_folder.deep import g\n    return g(x)\n",
+        "def f(x):\n    from users_folder import deep\n    return deep.g(x)\n",
+        "def f(x):\n    def inner():\n        import users_folder.deep as deep\n        return deep.g(x)\n    return inner()\n",
+        "def f(x):\n    from users_folder.above import g\n    return g(x)\n",
+    ],
+)
+def test_a_module_in_a_package_counts_wherever_it_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_module: MakeModule, user: str
+) -> None:
+    """Before or in the function, at any depth, through another module; one that only a call imports is not imported for it."""
+    folder = tmp_path / "users_folder"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    (folder / "above.py").write_text("from .deep import g\n")
+    digests = []
+    for number in (1, 2):
+        for name in [name for name in sys.modules if name.startswith("users_folder")]:
+            monkeypatch.delitem(sys.modules, name)
+        (folder / "deep.py").write_text(f"import numpy as np\ndef g(x): return x + {number}{'0' * number}\n")
+        module = make_module(user)
+        before = set(sys.modules)
+        digests.append(code_digest(module.f))
+        assert set(sys.modules) == before
+    assert digests[0] != digests[1]
+
+
+def test_what_holds_itself_has_a_digest(make_module: MakeModule) -> None:
+    """Objects, lists and modules that refer to each other."""
+    module = make_module(
+        """
+        class Node:
+            def __init__(self): self.others = [self, {"me": self}]
+        NODE = Node()
+        LIST = [lambda: LIST]
+        def f(x): return NODE, LIST
+        """
+    )
+    assert len(code_digest(module.f)) == 32
 
 
 def test_functions_that_call_each_other_have_a_digest(make_module: MakeModule) -> None:

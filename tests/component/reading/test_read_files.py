@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import datetime
 import itertools
+import math
 import sys
 from pathlib import Path
 from typing import Any
 
+import dask
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -235,6 +238,19 @@ def test_types_of_arrow_survive(scene: Any, did: Any) -> None:
     found = opened.to_duckdb().to_arrow_table() if hasattr(duckdb.DuckDBPyRelation, "to_arrow_table") else opened.to_duckdb().arrow()
     assert [when for when, *_ in opened.to_duckdb().project('"when"').fetchall()] == [row["when"]]
     assert (found if isinstance(found, pa.Table) else found.read_all()).cast(table.schema).to_pylist() == table.to_pylist()
+
+
+def test_nan_is_missing_where_pandas_computes(scene: Any, did: Any) -> None:
+    """Sums and means of groups leave it out, as they do in columns of NumPy; Arrow's tools still tell it from null."""
+    values = [("a", math.nan), ("b", 1.0), ("b", None), ("c", math.nan), ("c", 5.0)]
+    scene.open().add(did("k", rows=[{"g": group, "f": value} for group, value in values])).publish()
+    opened = dc.open(scene.store.url)
+    for frame in (opened.to_pandas(), opened.results()):
+        groups = frame.groupby("g").f
+        found = [groups.sum(min_count=1), groups.mean(), groups.max()]
+        for one in found if isinstance(frame, pd.DataFrame) else dask.compute(*found):
+            assert one.sort_index().tolist() == [pd.NA, 1.0, 5.0]
+    assert str(opened.to_arrow(["f"])["f"].to_pylist()) == "[nan, 1.0, None, nan, 5.0]"
 
 
 def test_a_folder_is_not_taken_for_another_that_its_name_matches(new_scene: Any, did: Any) -> None:

@@ -8,16 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import dask
+import dask.dataframe as dd
 import hypothesis
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import dcompute as dc
+from dcompute.dataset.frames import to_pandas
 from dcompute.dataset.log import Log
 from dcompute.dataset.store import Store
 from dcompute.errors import ReportError
 from dcompute.report import incremental
+from dcompute.report.combining import Combine
 from dcompute.report.incremental import Plan, all_of, grouped, some_of
 from tests.component.reading.conftest import Did, Scene
 
@@ -330,6 +334,25 @@ def test_columns_that_nobody_said_how_to_combine_are_refused(world: World, decla
     with pytest.raises(ReportError, match=words):
         report.run()
     assert (asked, report.newest()) == ([], None)
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_null_that_a_function_gave_stays_null_when_it_is_combined(lazy: bool) -> None:
+    """pandas says 0 for the sum of nothing; keys may be null, and columns called as they like."""
+    table = pa.table(
+        {"g": ["a", "b", "b", None], "f": [None, 1.5, None, 2.0], "n": [1, 2, 3, 4], "0": [1, 2, 3, 4], "s": ["x", "y", None, None]}
+    )
+    frame = to_pandas(table)
+    combine = Combine(["g"], {"f": "sum", "n": "prod", "0": "max", "s": "min"})
+    with dask.config.set({"dataframe.convert-string": False}):
+        found = combine(dd.from_pandas(frame, npartitions=2)).compute() if lazy else combine(frame)
+    assert found.columns.tolist() == ["g", "f", "n", "0", "s"]
+    rows = sorted(pa.Table.from_pandas(found, preserve_index=False).to_pylist(), key=str)
+    assert rows == [
+        {"g": "a", "f": None, "n": 1, "0": 1, "s": "x"},
+        {"g": "b", "f": 1.5, "n": 6, "0": 3, "s": "y"},
+        {"g": None, "f": 2.0, "n": 4, "0": 4, "s": None},
+    ]
 
 
 def test_portions_are_put_together_in_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -130,6 +130,12 @@ def test_a_dataset_that_is_there_is_not_overwritten(full):
             copy(full, place)
 
 
+def test_a_place_within_the_dataset_is_refused(full):
+    """Nothing of a copy lies among the files of what it is a copy of."""
+    with pytest.raises(UsageError, match="within the dataset itself"):
+        copy(full, Store.at(f"{full.url}/results/copy"))
+
+
 def test_a_copy_killed_at_every_step(full):
     """A copy is no dataset until it is complete, and the same call goes on with it."""
     expected = facts(full)

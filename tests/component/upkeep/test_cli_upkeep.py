@@ -59,7 +59,7 @@ def test_rename(dataset):
 
 def test_delete_asks(dataset):
     """Without --yes it asks, and a no deletes nothing."""
-    call("delete", dataset.url, "--key", "3", input="n\n", code=1)
+    call("delete", dataset.url, "--key", "3", input="n\n", code=130)
     assert len(visible(dataset)) == 12
     assert "1 item deleted" in call("delete", dataset.url, "--key", "3", input="y\n")
     assert "2 items deleted" in call("delete", dataset.url, "--key", "4", "--key", "5", "--kind", "str", "--yes")

@@ -352,6 +352,22 @@ def test_sorted_files(store):
     assert compact(store, all=True, sort_by="item_key").replaced == 1
 
 
+def test_who_asks_for_an_order_gets_it(store):
+    """Few small files are sorted too, and one that is sorted is merged with what came after."""
+    driver = Driving(store)
+    for number in range(4):
+        driver.add({f"{number}": [{"n": 9 - number}]})
+    assert compact(store).replaced == 0
+    assert compact(store, sort_by="n").replaced == 4
+    assert compact(store, sort_by="n").replaced == 0
+    driver.add({f"{number}": [{"n": number}] for number in range(4, 9)})
+    driver.close()
+    compact(store, sort_by="n")
+    for name in parts_of(store):
+        with merging.opened(store, name) as file:
+            assert file.metadata.row_group(0).sorting_columns
+
+
 def test_columns_that_cannot_sort(full):
     """A column that is not there, or has no order, is refused before anything is read."""
     with pytest.raises(UsageError, match="no column 'm' to sort by"):

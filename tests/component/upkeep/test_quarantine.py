@@ -99,6 +99,16 @@ def test_an_item_that_was_done_again_has_its_new_records_only(full):
     assert [record for record in records(full) if record[0] == "c"] == [("c", "positive", {"n": -5})]
 
 
+@pytest.mark.parametrize("act", [release, drop_quarantined])
+def test_records_are_found_by_check_where_a_part_has_none_that_counts(full, act):
+    """An item that was done again leaves a part without one."""
+    driver = Checking(full, "r2")
+    driver.add_checked({text: [{"n": -5}] for text in "abcd"}, hide=list("abcd"))
+    driver.close()
+    act(full, check="positive")
+    assert records(full) == []
+
+
 def test_records_of_an_attempt_that_is_tried_again_do_not_count(store):
     """An item that is refused and has attempts left is listed once, by its last one."""
     driver = Checking(store)
@@ -438,8 +448,9 @@ def test_the_list_of_the_command_line(on_disk):
 
 
 def test_release_and_drop_ask(on_disk):
-    """Without --yes they ask, a no changes nothing, and something must be said."""
-    assert "Release records of 1 item in the quarantine" in call("release", on_disk.url, "--key", "a", input="n\n", code=1)
+    """Without --yes they ask, a no changes nothing, somebody must be there to answer, and something must be said."""
+    assert "Release records of 1 item in the quarantine" in call("release", on_disk.url, "--key", "a", input="n\n", code=130)
+    assert "say --yes" in call("release", on_disk.url, "--key", "a", input="", code=2)
     assert len(records(on_disk)) == 3
     assert "1 row is in the results now" in call("release", on_disk.url, "--key", "a", "--yes")
     assert json.loads(call("drop", on_disk.url, "--check", "positive", "--yes", "--json"))["records"] == 1
