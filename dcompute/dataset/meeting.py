@@ -199,8 +199,8 @@ def _int(a: pa.Field, b: pa.Field) -> pa.Field:
         return _field(a.name, _SIGNED[max(bits)], wide)
     if not any(signed):
         return _field(a.name, _UNSIGNED[max(bits)], wide)
-    if wide == b"64":
-        raise _CannotMeetError("one has values beyond int64, the other is signed")
+    if wide == b"64":  # no integer of Arrow's holds both
+        return _field(a.name, pa.decimal128(_DIGITS[64], 0), None)
     needed = max(width if is_signed else min(2 * width, 64) for width, is_signed in zip(bits, signed, strict=True))
     return _field(a.name, _SIGNED[needed], wide)
 

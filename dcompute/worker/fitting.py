@@ -1,7 +1,8 @@
 """Written rows brought to a schema that they do not join: what fits is cast, and the items that do not are named.
 
 Columns are judged one by one. A column that cannot meet as a whole is judged by what each item has in it: a null, an empty list or a
-structure without the field in question fits everything, and an integer that a float holds exactly fits a float.
+structure without the field in question fits everything, and an integer that a float holds exactly fits a float. What values of other items
+made of it in the column that they shared does not count: 2 beside a decimal is still 2.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ class Fitting:
     def _hopeless(self, name: str, type_: pa.DataType) -> SchemaError | None:
         """Why no value of this type fits, where types alone tell it."""
         known = self._fields.get(name)
-        if known is None or pa.types.is_nested(type_):
+        if known is None or pa.types.is_nested(type_) or _may_be_of_neighbours(type_):
             return None
         try:
             meet(known.type, type_, column=name)
@@ -130,7 +131,7 @@ class Fitting:
             type_ = _narrow(values)
             if pa.types.is_null(type_):
                 return None
-            if type_.equals(values.type):
+            if type_.equals(values.type) and (type_ := _alone(values)).equals(values.type):
                 raise
         return self._join(name, cast_column(values, type_, name))
 
@@ -162,6 +163,38 @@ def _narrow(values: pa.ChunkedArray) -> pa.DataType:
     if is_list(type_):
         return list_like(type_, type_.value_field.with_type(_narrow(pc.list_flatten(values))))
     return type_
+
+
+def _may_be_of_neighbours(type_: pa.DataType) -> bool:
+    """Whether values of other types become values of this one where they share a column."""
+    return pa.types.is_decimal(type_) or pa.types.is_floating(type_) or (pa.types.is_temporal(type_) and getattr(type_, "unit", "") == "ns")
+
+
+def _alone(values: pa.ChunkedArray) -> pa.DataType:
+    """The type that these values would have had without those of other items beside them, as far as they are the same in it."""
+    type_ = values.type
+    if not _may_be_of_neighbours(type_):
+        return type_
+    if pa.types.is_timestamp(type_):
+        narrower = [pa.timestamp("us", type_.tz)]
+    elif pa.types.is_duration(type_):
+        narrower = [pa.duration("us")]
+    elif pa.types.is_decimal(type_):
+        digits = range(1, type_.precision - type_.scale + 1)
+        narrower = [pa.int64(), *(_decimal(whole + type_.scale, type_.scale) for whole in digits)]
+    elif pa.types.is_floating(type_):
+        narrower = [pa.int64()]
+    else:
+        return type_
+    for one in narrower:
+        with contextlib.suppress(pa.ArrowException):  # it says what it would lose
+            values.cast(one)
+            return one
+    return type_
+
+
+def _decimal(precision: int, scale: int) -> pa.DataType:
+    return pa.decimal128(precision, scale) if precision <= 38 else pa.decimal256(precision, scale)
 
 
 def _of_item(values: pa.ChunkedArray, starts: list[int], item: int) -> pa.ChunkedArray:

@@ -94,13 +94,16 @@ def test_integers_beyond_floats_do_not_meet_floats(shape: Any) -> None:
     assert not joins(join(to_text(small), to_text(large)), to_text(floats))
 
 
-def test_unsigned_integers_beyond_int64_do_not_meet_signed_ones() -> None:
-    """A column of uint64 meets int64 as long as no value of it is too large for that."""
+def test_unsigned_integers_beyond_int64_meet_signed_ones_as_decimals() -> None:
+    """A column of uint64 meets int64 as long as no value of it is too large for that; else each value of both is a decimal of 20 digits."""
     signed = marked(pa.table({"x": pa.array([-1])})).schema
     fits = marked(pa.table({"x": pa.array([2**63 - 1], pa.uint64())})).schema
     beyond = marked(pa.table({"x": pa.array([2**63], pa.uint64())})).schema
     assert join_schemas(signed, fits).field("x").type == pa.int64()
-    assert not joins(to_text(signed), to_text(beyond))
+    both = join_schemas(beyond, signed)
+    assert both.field("x").type == join_schemas(signed, beyond).field("x").type == pa.decimal128(20, 0)
+    for table in (pa.table({"x": pa.array([0, 2**64 - 1], pa.uint64())}), pa.table({"x": [-(2**63), 2**63 - 1]})):
+        assert cast(table, both).column("x").to_pylist() == table.column("x").to_pylist()
 
 
 def test_times_beyond_nanoseconds_do_not_meet_nanoseconds() -> None:

@@ -7,9 +7,11 @@ import io
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -17,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dcompute.dataset.parts import mark_name, read_attempts, read_receipt, read_results, write_attempts, write_results
-from dcompute.dataset.schema import from_text, join, joins, to_text
+from dcompute.dataset.schema import from_text, join, joins, marked, to_text
 from dcompute.dataset.store import Store
 from dcompute.errors import DatasetCorruptError, StoreError
 from dcompute.records import ATTEMPT_COLUMNS, FAILED, SUCCEEDED, BatchSpec, Failure, ItemKey, Kind, Receipt, RunSpec
@@ -133,6 +135,35 @@ def test_a_wide_integer_fails_where_others_become_floats(data: Dataset) -> None:
     assert str(WIDE) in receipt.failures[0].message
     assert [row["x"] for row in data.rows(receipt)] == [1.0, -3.0]
     assert joins(_schema(x=pa.float64()), receipt.schema)
+
+
+@pytest.mark.parametrize(
+    ("known", "results", "failed"),
+    [
+        (pa.float64(), [Decimal("1.5"), 2], [0]),
+        (pa.decimal128(5, 2), [1.5, 2, 0.25], [0, 2]),
+        (pa.decimal128(30, 20), [Decimal("9" * 70), Decimal("1.1")], [0]),
+        (pa.timestamp("s"), [np.datetime64("2020-01-01T00:00:00.000000001"), datetime.datetime(2020, 1, 1)], [0]),
+        (pa.int64(), [2**63, -1, 2], []),
+    ],
+)
+def test_what_neighbours_made_of_a_value_does_not_count(data: Dataset, known: pa.DataType, results: list[Any], failed: list[int]) -> None:
+    """In the column of a batch 2 is a decimal beside a decimal, and a float beside a float: it fits what 2 fits."""
+    schema = known_wide(known)
+    data.write([{"x": value} for value in results])
+    receipt = data.rewrite(schema)
+    assert _failed(receipt) == failed
+    kept = [value for index, value in enumerate(results) if index not in failed]
+    assert [row["x"] for row in data.rows(receipt)] == kept
+    for index in failed:
+        data.write([{"x": results[index]}], batch=f"r-000001-1000000{index}")
+        assert _failed(rewrite(data.store, f"r-000001-1000000{index}", f"r-000001-2000000{index}", schema)) == [0]
+
+
+def known_wide(type_: pa.DataType) -> str:
+    """The schema with a column of a type, of times with a date that nanoseconds do not reach."""
+    values = [datetime.datetime(9999, 1, 1)] if pa.types.is_timestamp(type_) else [None]
+    return to_text(marked(pa.table({"x": pa.array(values, type_)})).schema)
 
 
 def test_all_rows_of_a_guilty_item_go(data: Dataset) -> None:
