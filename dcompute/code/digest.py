@@ -2,8 +2,9 @@
 
 It covers a function's source, its defaults, what its closure holds, and of the module's names that it uses: values, also those within
 lists, mappings and objects, and functions and classes that are not installed (those of the standard library and of site-packages count by
-name). Modules that it imports when it is called count as whole files. Where there is no source, bytecode stands for it, which differs
-between versions of Python. What an object of an installed class holds is not seen, but for those that Python itself has.
+name). Modules that it imports when it is called count as whole files. Where there is no source, or its file was edited after it was
+executed, bytecode stands for it, which differs between versions of Python. What an object of an installed class holds is not seen, but for
+those that Python itself has.
 """
 
 from __future__ import annotations

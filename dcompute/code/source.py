@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dis
+import functools
 import importlib.util
 import inspect
 import sys
@@ -22,20 +23,39 @@ _GLOBAL = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS", "S
 
 
 def source_of(function: types.FunctionType) -> str | None:
-    """The source of a function; None where there is none of its own."""
+    """The source of a function; None where there is none of its own, or its file is not any more what was executed."""
     if function.__name__ == "<lambda>":  # its lines hold more than itself
         return None
+    code = _as_on_disk(function.__code__)
+    if code is None:
+        return None
     try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+        tree = ast.parse(textwrap.dedent(inspect.getsource(code)))
     except (OSError, TypeError, SyntaxError, ValueError):
         return None
-    if (
-        len(tree.body) != 1
-        or not isinstance(tree.body[0], ast.FunctionDef | ast.AsyncFunctionDef)
-        or tree.body[0].name != function.__name__
-    ):
+    if len(tree.body) != 1 or not isinstance(tree.body[0], ast.FunctionDef | ast.AsyncFunctionDef) or tree.body[0].name != code.co_name:
         return None
     return ast.unparse(_Plain().visit(tree))
+
+
+def _as_on_disk(code: types.CodeType) -> types.CodeType | None:
+    """The same code as its file has it now, maybe on other lines; None where the file was changed since. What is in no file stays."""
+    try:
+        status = Path(code.co_filename).stat()
+    except (OSError, ValueError):
+        return code
+    wanted = bytecode_of(code)
+    found = [one for one in _compiled(code.co_filename, status.st_mtime_ns, status.st_size) if one.co_qualname == code.co_qualname]
+    same = [one for one in found if bytecode_of(one) == wanted]
+    return min(same, key=lambda one: abs(one.co_firstlineno - code.co_firstlineno), default=None)
+
+
+@functools.lru_cache(maxsize=64)
+def _compiled(path: str, _changed: int, _size: int) -> tuple[types.CodeType, ...]:
+    try:
+        return tuple(_all_code(compile(Path(path).read_bytes(), path, "exec", dont_inherit=True)))
+    except (OSError, SyntaxError, ValueError):
+        return ()
 
 
 def bytecode_of(code: types.CodeType) -> str:

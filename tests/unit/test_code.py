@@ -354,6 +354,35 @@ def test_a_module_in_a_package_counts_wherever_it_is_imported(
     assert digests[0] != digests[1]
 
 
+def test_a_file_that_was_edited_since_is_not_what_was_executed(tmp_path: Path, make_module: MakeModule) -> None:
+    """The outcomes of what is in memory are no outcomes of what the file says now; comments and other functions may change."""
+    text = "def f(x):\n    return x + 1\n"
+    module = make_module(text)
+    before = code_digest(module.f)
+    path = tmp_path / "users_module.py"
+    path.write_text(f"# moved\n\ndef g(x):\n    return 1\n\n{text.replace('1', '1  # one')}")
+    assert code_digest(module.f) == before
+    path.write_text(text.replace("1", "2"))
+    stale = code_digest(module.f)
+    assert len({before, stale, code_digest(make_module(text.replace("1", "2")).f)}) == 3
+
+
+def test_a_function_around_another_counts_with_it(make_module: MakeModule) -> None:
+    """What ``functools.wraps`` names like the one within is code of its own."""
+    text = """
+        import functools
+        def around(function):
+            @functools.wraps(function)
+            def inner(x):
+                return function(x) + $
+            return inner
+        @around
+        def f(x): return x * %
+        """
+    digests = {code_digest(make_module(text.replace("$", one).replace("%", two)).f) for one, two in ("11", "12", "21")}
+    assert len(digests) == 3
+
+
 def test_what_holds_itself_has_a_digest(make_module: MakeModule) -> None:
     """Objects, lists and modules that refer to each other."""
     module = make_module(
