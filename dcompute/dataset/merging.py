@@ -35,7 +35,7 @@ GROUP_BYTES = 64 << 20
 #: So many bytes in memory are sorted at once, and make one part: with the sorted copy twice as much is needed.
 SORT_BYTES = 256 << 20
 
-# rows of a part that are read at once
+# rows of a part that are read at once, or those of its largest row group
 _READ_ROWS = 1 << 16
 # parts of less are read whole, and a few of them ahead
 _TINY = 1 << 20
@@ -89,7 +89,7 @@ class Merge:
                     f"{part.name} has the column {min(unknown)!r}, of which the log's schema says nothing: it was changed from outside. "
                     "Restore the file from a copy"
                 )
-            for batch in file.iter_batches(_READ_ROWS, columns=columns):
+            for batch in file.iter_batches(_rows_at_once(file), columns=columns):
                 yield cast(pa.Table.from_batches([batch]).rename_columns([now[name] for name in columns]), self.schema)
 
 
@@ -104,6 +104,12 @@ def opened(store: Store, name: str) -> Iterator[pq.ParquetFile]:
     """
     with explained(store, name), source_of(store, name) as source, pq.ParquetFile(source) as file:
         yield file
+
+
+def _rows_at_once(file: pq.ParquetFile) -> int:
+    # a row group is of so many bytes that memory can hold it, whoever wrote it: so many rows are
+    groups = (int(file.metadata.row_group(group).num_rows) for group in range(file.metadata.num_row_groups))
+    return max(1, min(_READ_ROWS, max(groups, default=1)))
 
 
 def is_sorted(file: pq.ParquetFile, column: str) -> bool:
@@ -173,7 +179,7 @@ class Files:
             table = table.sort_by([(self._sort_by, "ascending")])
         if self._writer is None:
             self._begin()
-        self._writer.write_table(table, row_group_size=GROUP_ROWS)
+        self._writer.write_table(table, row_group_size=max(1, min(GROUP_ROWS, table.num_rows * GROUP_BYTES // max(1, table.nbytes))))
         self._rows += table.num_rows
         # what was sorted at once is one part: the next rows may belong before it
         if self._sort_by is not None or self._sink.tell() >= self._target:

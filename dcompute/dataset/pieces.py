@@ -7,12 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 
-import pyarrow as pa
-
 from dcompute.records import ItemKey
-
-_ROW_GROUP = 1000
-_SHORT = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,18 +35,17 @@ class Piece:
         return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
-def by_size(files: Iterable[File], *, most_files: int, most_bytes: int, schema: pa.Schema | None = None) -> list[Piece]:
+def by_size(files: Iterable[File], *, most_files: int, most_bytes: int, row_bytes: int = 0) -> list[Piece]:
     """Partitions of at most so many files and, as far as can be told, bytes in memory; a larger file gives several, each a share of it.
 
     Parameters
     ----------
     files
         In their order.
-    schema
-        The columns of a row; without it only stored bytes tell.
+    row_bytes
+        Of a row in memory; 0: only stored bytes tell.
     """
-    width = sum(_width(field.type) for field in schema) if schema is not None else 0
-    shared = (pair for file in files for pair in _shares(file, max(2 * file.size, file.count * width), most_bytes))
+    shared = (pair for file in files for pair in _shares(file, max(2 * file.size, file.count * row_bytes), most_bytes))
     return list(_grouped(shared, most_files, most_bytes))
 
 
@@ -61,17 +55,8 @@ def by_rows(files: Iterable[File], *, most_files: int, most_rows: int) -> list[P
     return list(_grouped(counted, most_files, most_rows))
 
 
-def _width(type_: pa.DataType) -> int:
-    """Bytes of a value in memory: of text, lists and structures what short ones take."""
-    try:
-        return int(type_.bit_width) // 8
-    except ValueError:
-        return _SHORT
-
-
 def _shares(file: File, weight: int, most: int) -> Iterator[tuple[File, int]]:
-    # a row group of fewer rows would be a strange one
-    shares = min(math.ceil(weight / most), math.ceil(file.count / _ROW_GROUP))
+    shares = min(math.ceil(weight / most), file.count)
     if shares < 2 or file.rows is not None:
         yield file, weight
         return

@@ -29,6 +29,7 @@ from dcompute.dataset.schema import RESERVED, cast, from_text
 from dcompute.dataset.state import CountedBatch, State
 from dcompute.dataset.store import Store
 from dcompute.dataset.tallying import tallied
+from dcompute.dataset.widths import row_bytes
 from dcompute.errors import DatasetError, UsageError
 from dcompute.records import FAILED, ItemKey
 
@@ -174,8 +175,9 @@ def reading_results(store: Store, state: State, columns: Sequence[str] | None = 
         renames=state.renames,
         urls=urls,
     )
-    files = (File(part.name, part.position, part.left_out, size=part.size, count=part.rows) for part in state.counted_parts() if part.rows)
-    pieces = by_size(files, most_files=PARTITION_FILES, most_bytes=PARTITION_BYTES, schema=schema)
+    files = [File(part.name, part.position, part.left_out, size=part.size, count=part.rows) for part in state.counted_parts() if part.rows]
+    width = row_bytes(store, files, schema)
+    pieces = by_size(files, most_files=PARTITION_FILES, most_bytes=PARTITION_BYTES, row_bytes=width)
     return Reading(reader, pieces, check_columns(columns, schema), "results")
 
 

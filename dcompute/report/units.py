@@ -17,6 +17,7 @@ from dcompute.dataset.reading import PARTITION_ATTEMPTS, PARTITION_BYTES, PARTIT
 from dcompute.dataset.schema import RESERVED
 from dcompute.dataset.state import POSITION_BITS, CountedPart, State
 from dcompute.dataset.store import Store
+from dcompute.dataset.widths import row_bytes
 from dcompute.errors import DatasetError
 from dcompute.records import ItemKey
 from dcompute.report import rows as report_rows
@@ -95,8 +96,9 @@ class ResultUnits(Units):
         """With the hides of the log as it is."""
         whole = reading_results(self._store, self._state)
         parts = [self._parts[name] for name in names]
-        files = (File(part.name, part.position, part.left_out, size=part.size, count=part.rows) for part in parts)
-        pieces = by_size(files, most_files=PARTITION_FILES, most_bytes=PARTITION_BYTES, schema=whole.schema)
+        files = [File(part.name, part.position, part.left_out, size=part.size, count=part.rows) for part in parts]
+        width = row_bytes(self._store, files, whole.schema)
+        pieces = by_size(files, most_files=PARTITION_FILES, most_bytes=PARTITION_BYTES, row_bytes=width)
         return Reading(whole.rows, pieces, whole.columns, whole.label)
 
     def added(self, since: int, used: frozenset[str]) -> list[str] | None:

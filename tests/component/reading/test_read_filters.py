@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 import dcompute as dc
 from dcompute.dataset import reading
+from dcompute.dataset.compaction import compact
 from dcompute.dataset.entries import Replace
 from dcompute.dataset.filters import Filter
 from dcompute.dataset.frames import Reading
@@ -158,6 +159,26 @@ def test_partitions_are_bounded_in_memory_and_not_as_stored(scene: Any, did: Any
     reader = reading.reading_results(scene.store, state)
     sizes = [reader.rows.table(piece, reader.columns).nbytes for piece in reader.pieces]
     assert len(sizes) == 4
+    assert max(sizes) < 1 << 20
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_partitions_of_text_that_repeats_are_bounded_too(scene: Any, did: Any, monkeypatch: pytest.MonkeyPatch, merged: bool) -> None:
+    """Long texts, lists and structures are stored in next to nothing where they are alike."""
+    long = [{"t": f"{row % 3}" * 5000, "l": [row] * 10, "s": {"a": "b" * 100}} for row in range(20)]
+    monkeypatch.setattr("dcompute.dataset.parts._GROUP_BYTES", 1 << 18)
+    scene.open().add(*[did(f"k{number}", rows=long) for number in range(10)])
+    for number in range(10, 20):
+        scene.add(did(f"k{number}", rows=long))
+    scene.publish()
+    if merged:
+        monkeypatch.setattr("dcompute.dataset.merging.GROUP_BYTES", 1 << 18)
+        compact(scene.store, all=True)
+    monkeypatch.setattr(reading, "PARTITION_BYTES", 1 << 19)
+    opened = dc.open(scene.store.url)
+    reader = reading.reading_results(scene.store, opened.state)
+    sizes = [reader.rows.table(piece, reader.columns).nbytes for piece in reader.pieces]
+    assert 4 <= len(sizes) <= 20
     assert max(sizes) < 1 << 20
 
 

@@ -352,6 +352,25 @@ def test_sorted_files(store):
     assert compact(store, all=True, sort_by="item_key").replaced == 1
 
 
+def test_as_many_rows_are_read_at_once_as_a_row_group_has(store, monkeypatch):
+    """Rows of some kilobytes that are stored in next to nothing are not all brought into memory."""
+    driver = Driving(store)
+    for number in range(4):
+        driver.add({f"{number}-{index}": [{"t": f"{index % 3}" * 5000}] for index in range(50)})
+    driver.close()
+    monkeypatch.setattr(merging, "GROUP_BYTES", 1 << 17)
+    compact(store, all=True)
+    held = []
+    grouped = merging._grouped
+    monkeypatch.setattr(merging, "SORT_BYTES", 1 << 17)
+    monkeypatch.setattr(
+        merging, "_grouped", lambda *given: (held.append(sum(one.nbytes for _, one in group)) or group for group in grouped(*given))
+    )
+    compact(store, all=True, sort_by="t")
+    assert len(held) > 5
+    assert max(held) < 1 << 18
+
+
 def test_who_asks_for_an_order_gets_it(store):
     """Few small files are sorted too, and one that is sorted is merged with what came after."""
     driver = Driving(store)
