@@ -224,7 +224,7 @@ def connect(place: Place | None, *, workers: int | None = None) -> Connection:
     """
     if place is None:
         return _start_local(workers)
-    return Connection(_open_client(place.address, place.security), elastic=place.elastic)
+    return Connection(open_client(place.address, place.security), elastic=place.elastic)
 
 
 def place_of(found: Any) -> Place:
@@ -247,7 +247,14 @@ def place_of(found: Any) -> Place:
     return Place(str(address), getattr(found, "security", None), getattr(found, "cluster", found))
 
 
-def _open_client(address: str, security: Any) -> Client:
+def open_client(address: str, security: Any = None) -> Client:
+    """A client that is nobody's default one.
+
+    Raises
+    ------
+    ClusterError
+        Nobody answers at the address.
+    """
     from distributed import Client
 
     try:

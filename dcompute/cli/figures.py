@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,9 @@ import click
 from dcompute.cli import exits
 from dcompute.cli.options import Headed, option, unique
 from dcompute.cli.reading import datasets, opened
+from dcompute.cli.scheduler import connected
 from dcompute.cli.tables import print_json, print_table, rows
+from dcompute.errors import UsageError
 
 #: Columns that a table shows; JSON has all.
 SHOWN: dict[str, tuple[str, ...]] = {
@@ -139,10 +141,12 @@ def html(datasets: tuple[str, ...], output: str, scheduler: str | None) -> None:
     """
     from dcompute.report.page import page
 
-    with _on(scheduler):
-        text = page(opened(datasets))
     path = Path(output)
-    path.write_text(text, encoding="utf-8")
+    if path.is_dir() or not path.parent.is_dir():
+        raise UsageError(f"--output {output}: {'that is a folder' if path.is_dir() else f'there is no folder {path.parent}'}: name a file")
+    with connected(scheduler):
+        text = page(opened(datasets))
+    _write_whole(path, text)
     click.echo(f"{path}: {len(text) / 1e6:.1f} MB")
 
 
@@ -151,7 +155,7 @@ COMMANDS = (summary, throughput, failures, resources, scaling, history, cost, ht
 
 def _show(name: str, datasets: tuple[str, ...], given: Mapping[str, Any], options: Mapping[str, Any]) -> None:
     chosen = {option: value for option, value in options.items() if value is not None}
-    with _on(given["scheduler"]):
+    with connected(given["scheduler"]):
         frame = opened(datasets).report(name, run=given["run"], **chosen)
     if given["as_json"]:
         print_json(rows(frame), None, click.echo)
@@ -193,13 +197,13 @@ def _priced(prices: tuple[str, ...]) -> dict[str, float]:
     return dict(sorted(found.items(), key=lambda one: one[0] == "*"))
 
 
-@contextmanager
-def _on(scheduler: str | None) -> Iterator[None]:
-    """With a client as the default one, where there is an address."""
-    if scheduler is None:
-        yield
-        return
-    from distributed import Client
-
-    with Client(scheduler):
-        yield
+def _write_whole(path: Path, text: str) -> None:
+    """Write a file that is there whole or not at all."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(path)
+    except OSError as error:
+        raise UsageError(f"--output {path} cannot be written: {error.strerror}") from error
+    finally:
+        beside.unlink(missing_ok=True)

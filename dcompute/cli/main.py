@@ -11,6 +11,7 @@ import click
 import dcompute as package
 from dcompute import ending
 from dcompute.cli import exits, history, options, plan, quarantine, report, run, show, upkeep
+from dcompute.cli.signals import terminated_as_interrupted
 from dcompute.errors import DcomputeError, InternalError, ItemError
 
 
@@ -24,7 +25,8 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; what it raises becomes an exit code."""
         try:
-            return super().invoke(ctx)
+            with terminated_as_interrupted():
+                return super().invoke(ctx)
         except click.Abort:
             click.echo("Aborted: nothing was changed.", err=True)
             ctx.exit(exits.Exit.INTERRUPTED)

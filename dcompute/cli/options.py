@@ -34,6 +34,7 @@ _TYPED = {
     "see history()": "see `dcompute history`",
     "which params has": "which --set gives it",
     "dc.map makes one": "`dcompute run` makes one",
+    "run this one with upstream=True": "run this one with --upstream",
 }
 
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import signal
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from dcompute.cli import exits, inputs, target
 from dcompute.cli.options import Amount, Assigned, BatchSize, Headed, Limit, Names, in_options, option, unique
+from dcompute.cli.scheduler import address_of
 from dcompute.cli.tables import to_json
 from dcompute.errors import DcomputeError
 
@@ -127,13 +123,12 @@ def run(ctx: click.Context, /, **given: Any) -> None:
         click.echo(in_options(str(dc.preview(order.workload, order.inputs, order.dataset, **order.options))))
         return
     started = dc.map(order.workload, order.inputs, order.dataset, **order.options)
-    with terminated_as_interrupted():
-        try:
-            started.wait(progress="quiet" if given["quiet"] else given["progress"])
-        except DcomputeError:
-            if started.summary().executed and not given["quiet"]:
-                click.echo(in_options(str(started.summary())), err=True)
-            raise
+    try:
+        started.wait(progress="quiet" if given["quiet"] else given["progress"])
+    except DcomputeError:
+        if started.summary().executed and not given["quiet"]:
+            click.echo(in_options(str(started.summary())), err=True)
+        raise
     _show(started, given)
     ctx.exit(exits.of_summary(started.summary(), ignore_failures=given["ignore_failures"]))
 
@@ -167,7 +162,7 @@ def _options(given: dict[str, Any]) -> dict[str, Any]:
     return {
         **{name: given[name] for name in same},
         "params": unique(given["params"], "--set") or None,
-        "client": _scheduler(given["scheduler"]),
+        "client": address_of(given["scheduler"]),
         "retry_failed": _retried(given["retry_failed"]),
         "modules": tuple(name for names in given["modules"] for name in names),
     }
@@ -179,15 +174,6 @@ def _retried(kinds: tuple[str, ...] | None) -> bool | str | tuple[str, ...]:
     if kinds in {("all",), ("never",)}:
         return True if kinds == ("all",) else "never"
     return kinds
-
-
-def _scheduler(address: str | None) -> str | None:
-    """The address, read from the file that ``dask scheduler --scheduler-file`` writes where it is one."""
-    if address is None or "://" in address or not Path(address).is_file():
-        return address
-    with contextlib.suppress(ValueError, KeyError, TypeError):
-        return str(json.loads(Path(address).read_text(encoding="utf-8"))["address"])
-    raise click.BadParameter(f"{address} is no scheduler file", param_hint="--scheduler")
 
 
 def size_cluster(given: dict[str, Any]) -> None:
@@ -208,17 +194,3 @@ def _show(started: Run, given: dict[str, Any]) -> None:
         click.echo(to_json(asdict(started.summary())))
     elif not given["quiet"]:
         click.echo(in_options(str(started.summary())))
-
-
-@contextlib.contextmanager
-def terminated_as_interrupted() -> Iterator[None]:
-    """Let SIGTERM (a batch system's warning, ``kill``) end what is done as Ctrl-C does."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -11,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dcompute.cli import exits
-from dcompute.cli.options import Headed, Names, option
-from dcompute.cli.run import terminated_as_interrupted
+from dcompute.cli.options import Headed, Names, in_options, option
+from dcompute.cli.scheduler import connected
 from dcompute.cli.tables import print_json, print_table, rows, to_json
 from dcompute.cli.target import named
-from dcompute.errors import DatasetError, ReportError, StoreError, UsageError
+from dcompute.errors import ClusterError, DatasetError, ReportError, StoreError, UsageError
 
 if TYPE_CHECKING:
     from dcompute.report.report import Report
@@ -49,15 +48,16 @@ def run(target: str, upstream: bool, full: bool, watch: float | None, scheduler:
     report = _report(target)
 
     def once() -> None:
-        for version in _run(report, client, upstream=upstream, full=full):
-            if version.is_new or watch is None:
-                _say(version, as_json)
+        # each time anew: a scheduler that was started again has forgotten its clients
+        with connected(scheduler) as client:
+            for version in _run(report, client, upstream=upstream, full=full):
+                if version.is_new or watch is None:
+                    _say(version, as_json)
 
-    with terminated_as_interrupted(), _client(scheduler) as client:
-        if watch is None:
-            once()
-        else:
-            watched(once, lambda: time.sleep(watch))
+    if watch is None:
+        once()
+    else:
+        watched(once, lambda: time.sleep(watch))
 
 
 @click.command("status", cls=Headed, short_help="How fresh a report is.", epilog=exits.HELP)
@@ -117,8 +117,8 @@ def watched(once: Callable[[], None], wait: Callable[[], None]) -> None:
     while True:
         try:
             once()
-        except (ReportError, StoreError, DatasetError) as error:
-            click.echo(f"Error: {error.message}", err=True)
+        except (ReportError, StoreError, DatasetError, ClusterError) as error:
+            click.echo(f"Error: {in_options(error.message)}", err=True)
         wait()
 
 
@@ -137,17 +137,6 @@ def _run(report: Report, client: Any, *, upstream: bool, full: bool) -> Iterator
     if upstream:
         yield from run_upstream(report, client, full=full)
     yield report.run(client, full=full)
-
-
-@contextlib.contextmanager
-def _client(scheduler: str | None) -> Iterator[Any]:
-    if scheduler is None:
-        yield None
-        return
-    from distributed import Client
-
-    with Client(scheduler, set_as_default=False) as client:
-        yield client
 
 
 def _say(version: Version, as_json: bool) -> None:

@@ -11,6 +11,7 @@ from dcompute.cli import exits
 from dcompute.cli.asking import refuse_unless_yes
 from dcompute.cli.options import Headed, option
 from dcompute.cli.reading import opened_one
+from dcompute.cli.scheduler import connected
 from dcompute.cli.tables import to_json
 
 _json = option("Options", "--json", "as_json", is_flag=True, help="Write one JSON object.")
@@ -34,13 +35,8 @@ def compact(dataset: str, whole: bool, sort_by: str | None, scheduler: str | Non
       dcompute compact s3://lab/flux --all --scheduler tcp://10.0.0.1:8786
     """
     opened = opened_one(dataset)
-    if scheduler is None:
-        done = opened.compact(all=whole, sort_by=sort_by)
-    else:
-        from distributed import Client
-
-        with Client(scheduler, set_as_default=False) as client:
-            done = opened.compact(all=whole, sort_by=sort_by, client=client)
+    with connected(scheduler) as client:
+        done = opened.compact(all=whole, sort_by=sort_by, client=client)
     _say(done, as_json)
 
 

@@ -147,6 +147,8 @@ def compact(store: Store, *, all: bool = False, sort_by: str | None = None, clie
     DatasetError
         A part that counts is gone or damaged.
     """
+    if client is not None and not hasattr(client, "submit"):
+        raise UsageError(f"client={client!r}: pass a connected distributed.Client, such as Client('tcp://host:8786')")
     keeper = Keeper(store)
     schema = results_schema(keeper.state)
     _refuse_unsortable(schema, sort_by)

@@ -11,11 +11,14 @@ import pyarrow as pa
 
 from dcompute.dataset.names import new_id
 from dcompute.dataset.store import Store
-from dcompute.errors import DcomputeError, ReportError
+from dcompute.errors import ClusterError, DcomputeError, ReportError
 from dcompute.report.checks import RowCheck
 from dcompute.report.dropping import counting
 from dcompute.report.versions import File, summed
 from dcompute.report.writing import SAID, Write, Written, said
+
+#: What distributed raises when a scheduler is gone; it is no fault of a function.
+_LOST = frozenset({"ClosedClientError", "CommClosedError", "FutureCancelledError", "FuturesCancelledError"})
 
 Compute = Callable[..., tuple[Any, ...]]
 
@@ -127,5 +130,8 @@ def _told(report: str) -> Iterator[None]:
     except DcomputeError:
         raise
     except Exception as error:
+        if type(error).__name__ in _LOST and type(error).__module__.startswith("distributed."):
+            why = f"{type(error).__name__}: {error}"
+            raise ClusterError(f"report {report!r}: the cluster was lost meanwhile ({why}). Start one and run it again") from error
         words = str(error) or "no message"
         raise ReportError(f"report {report!r}: its function raised {type(error).__name__}: {words}") from error

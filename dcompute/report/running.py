@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from dcompute.dataset.names import new_id
 from dcompute.dataset.schema import to_text
-from dcompute.errors import DatasetNotFoundError, DcomputeError, ReportOvertaken, StoreError, UsageError
+from dcompute.errors import ClusterError, DatasetNotFoundError, DcomputeError, ReportOvertaken, StoreError, UsageError
 from dcompute.report.computing import compute
 from dcompute.report.making import Made, Making
 from dcompute.report.portions import InPortions, why_all
@@ -95,7 +95,7 @@ def _computed(making: Making, *, full: bool) -> Version:
         if there is not None:
             # what went wrong here may be that its cleaning up removed what this run was reading
             raise overtaken(there) from error
-        if making.steps or not isinstance(error, UsageError | DatasetNotFoundError):
+        if not isinstance(error, ClusterError) and (making.steps or not isinstance(error, UsageError | DatasetNotFoundError)):
             # without its sources it was not begun, and their folder may not even be there
             _note(making, error)
         raise

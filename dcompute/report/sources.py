@@ -20,7 +20,7 @@ from dcompute.dataset.schema import from_text
 from dcompute.dataset.status import Dataset
 from dcompute.dataset.store import Store
 from dcompute.dataset.writer import dataset_id
-from dcompute.errors import UsageError
+from dcompute.errors import DatasetNotFoundError, UsageError
 from dcompute.report.publishing import Shelf
 from dcompute.report.rows import reading
 from dcompute.report.units import AttemptUnits, FileUnits, ResultUnits, Units
@@ -207,7 +207,9 @@ class Published(Source):
         """The version that counts."""
         version = self.report.newest()
         if version is None:
-            raise UsageError(f"the report {self.report.name!r} has published nothing yet: run it first, or run this one with upstream=True")
+            raise DatasetNotFoundError(
+                f"the report {self.report.name!r} has published nothing yet: run it first, or run this one with upstream=True"
+            )
         rows = reading(self.report.shelf.store, from_text(version.schema), version.files, self.report.name, number=version.number)
         place = Place(url=self.report.url, id=version.id, number=version.number)
         return Taken((place,), digest_of(str(rows.schema)), rows, FileUnits(rows.rows, version.files))

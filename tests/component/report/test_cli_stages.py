@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import dask
+import distributed  # noqa: F401  its settings must be there before one of them is changed
 import pytest
 from click.testing import CliRunner, Result
 
@@ -90,6 +92,46 @@ def test_watching_goes_on_after_a_failure(capsys: pytest.CaptureFixture[str]) ->
         watched(once, wait)
     assert did == ["run", "wait", "run", "wait"]
     assert "Error: not now" in capsys.readouterr().err
+
+
+def test_watching_waits_for_what_it_is_computed_from(scene: Scene) -> None:
+    """A stage that has published nothing yet is bad use once, and may have the next time; said with the option."""
+    once = typed("run", "reports.py:TOTAL")
+    assert (once.exit_code, "run this one with --upstream" in once.output) == (2, True)
+    line = [sys.executable, "-c", "from dcompute.cli.main import main; main()", "report", "run", "reports.py:TOTAL", "--watch", "0.1"]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watching:
+        assert watching.stderr is not None
+        assert watching.stdout is not None
+        assert "has published nothing yet" in watching.stderr.readline()
+        typed("run", "reports.py:CLEAN")
+        assert "total: version 1" in watching.stdout.readline()
+        watching.terminate()
+        assert watching.wait(30) == 130
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("report", "run", "reports.py:CLEAN"),
+        ("report", "summary", "lab"),
+        ("report", "html", "lab"),
+        ("compact", "lab"),
+    ],
+)
+def test_a_scheduler_that_does_not_answer_is_named(scene: Scene, words: tuple[str, ...]) -> None:
+    """Whatever would have been done there; it is a broken cluster, and no failure of a report."""
+    with dask.config.set({"distributed.comm.timeouts.connect": "0.2 s"}):
+        done = CliRunner().invoke(dcompute, [*words, "--scheduler", "tcp://127.0.0.1:9"])
+    assert "no scheduler answers at tcp://127.0.0.1:9" in done.output
+    assert done.exit_code == 3
+    assert "failed" not in typed("status", "reports.py:CLEAN").output
+
+
+@pytest.mark.parametrize(("output", "why"), [("nowhere/x.html", "there is no folder nowhere"), (".", "that is a folder")])
+def test_a_page_that_cannot_be_written_is_told_first(scene: Scene, output: str, why: str) -> None:
+    """Before it is computed, and as bad use."""
+    done = typed("html", "lab", "-o", output)
+    assert (done.exit_code, why in done.output) == (2, True)
 
 
 def test_a_name_that_is_none_is_answered_with_the_reports(scene: Scene) -> None:

@@ -120,7 +120,7 @@ def test_stages_run_in_their_order(scene: Scene) -> None:
     """``upstream=True`` runs stale sources first; without it a source that never ran is an error that says so."""
     cleaned = dc.Report("clean", url(scene), clean)
     summed = dc.Report("totals", {"clean": cleaned}, totals)
-    with pytest.raises(UsageError, match="upstream=True"):
+    with pytest.raises(DatasetNotFoundError, match="upstream=True"):
         summed.run()
     assert summed.run(upstream=True).rows_in == {"clean": 7}
     assert dict(zip(*(summed.to_pandas()[name] for name in ("g", "x")), strict=True)) == {"a": 12, "b": 13}

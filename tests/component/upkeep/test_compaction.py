@@ -387,6 +387,12 @@ def test_who_asks_for_an_order_gets_it(store):
             assert file.metadata.row_group(0).sorting_columns
 
 
+def test_an_address_is_no_client(full):
+    """The error says what is."""
+    with pytest.raises(UsageError, match=r"pass a connected distributed\.Client"):
+        compact(full, client="tcp://127.0.0.1:9")
+
+
 def test_columns_that_cannot_sort(full):
     """A column that is not there, or has no order, is refused before anything is read."""
     with pytest.raises(UsageError, match="no column 'm' to sort by"):
