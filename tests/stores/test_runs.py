@@ -7,10 +7,9 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import dask
 import pytest
 
 import dcompute as dc
@@ -20,6 +19,7 @@ from dcompute.dataset.writer import Writer
 from dcompute.errors import DatasetCorruptError
 from tests import servers
 from tests.servers import Server
+from tests.stores.clusters import workers
 from tests.stores.proxy import proxied
 
 Place = Callable[[Server], str]
@@ -36,19 +36,6 @@ def square(number: int) -> dict[str, int]:
 def slow_square(number: int) -> dict[str, int]:
     time.sleep(0.05)
     return {"square": number * number}
-
-
-@contextlib.contextmanager
-def workers(server: Server, processes: int = 2, threads: int = 1) -> Iterator[object]:
-    """Worker processes that know from their settings how to reach a server, and a client."""
-    from distributed import Client, LocalCluster
-
-    with (
-        dask.config.set({"dcompute.storage": {f"{server.url}/": server.options}}),
-        LocalCluster(n_workers=processes, threads_per_worker=threads, dashboard_address="127.0.0.1:0", host="127.0.0.1") as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        yield client
 
 
 def drawn(number: int) -> dict[str, int]:
