@@ -21,6 +21,7 @@ from tests.component.upkeep.driving import Driving
 from tests.component.upkeep.producing import Producing
 from tests.servers import Server
 from tests.stores.clusters import workers
+from tests.stores.proxy import Proxy
 
 Place = Callable[[Server], str]
 
@@ -150,6 +151,21 @@ def test_a_dataset_is_the_input_of_another(lab: tuple[Server, Any], place: Place
     done = ran(rows_of, dc.rows(raw, by="key"), by_key, lab=lab)
     assert (done.succeeded, done.skipped, done.redone) == (2, 5, 1)
     assert ran(part_at, dc.rows(raw, by="part"), place(lab[0]), lab=lab).rows == 1
+
+
+@pytest.mark.parametrize("server", ["seaweedfs"], indirect=True)
+def test_reading_a_dataset_as_inputs_is_counted(server: Server, proxy: Proxy, place: Place) -> None:
+    """The driver's requests for the rows of another dataset are among those of its run: one for each small part."""
+    url = place(server)
+    driver = Driving(Store.at(url, server.options))
+    for n in range(6):
+        driver.add({f"{n}": [{"n": n}]})
+    driver.close()
+    rows = dc.rows(dc.open(url, proxy.server.options))
+    made = len(proxy.seen)
+    inputs = Inputs.of(rows)
+    assert len(list(inputs)) == 6
+    assert inputs.requests == len(proxy.seen) - made == 6
 
 
 # ------------------------------------------------------------------------------------------------------------ checks and renames
