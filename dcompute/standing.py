@@ -121,7 +121,8 @@ class Standing:
         )
 
     def _requests_so_far(self) -> int:
-        return self._assignment.store.requests + (self.ledger.requests if self.ledger is not None else 0)
+        of_workers = self.ledger.requests if self.ledger is not None else 0
+        return self._assignment.store.requests + self._assignment.source.requests + of_workers
 
     def _left(self) -> int:
         """Items without an outcome when a run ended early: those met, and all inputs that were not looked at any more."""

@@ -8,10 +8,10 @@ import os
 import pickle
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from dcompute.dataset.reader import Reader
 from dcompute.dataset.store import Store
@@ -19,6 +19,7 @@ from dcompute.errors import StoreError
 
 __all__ = ["Fault", "FaultStore", "ManualClock", "StoreTests"]
 
+L = TypeVar("L", bound=Collection[Any])
 T = TypeVar("T")
 
 
@@ -96,9 +97,9 @@ class FaultStore(Store):
         return self._do("read", name, lambda: self.inner.read(name))
 
     @contextlib.contextmanager
-    def stream(self, name: str, block_size: int | None = None) -> Iterator[Reader]:
+    def stream(self, name: str, block_size: int | None = None, size: int | None = None) -> Iterator[Reader]:
         """See :meth:`Store.stream`; each piece that is read is a call."""
-        with self.inner.stream(name, block_size) as reader:
+        with self.inner.stream(name, block_size, size) as reader:
             yield Reader(reader, lambda act: self._do("stream", name, act))
 
     def exists(self, name: str) -> bool:
@@ -142,6 +143,16 @@ class FaultStore(Store):
         """See :meth:`Store.remove`."""
         for name in names:
             self._do("remove", name, lambda: self.inner.remove([name]))  # noqa: B023  called at once
+
+    def listed(self, act: Callable[[], L], *, deep: bool = False) -> L:
+        """See :meth:`Store.listed`."""
+        return self.inner.listed(act, deep=deep)
+
+    @contextlib.contextmanager
+    def paced(self, per_second: float) -> Iterator[None]:
+        """See :meth:`Store.paced`."""
+        with self.inner.paced(per_second):
+            yield
 
     @property
     def requests(self) -> int:

@@ -92,6 +92,12 @@ class Rows(Ready):
         self._schema = pa.schema([schema.field(name) for name in wanted])
         self.names: tuple[str, ...] | None = tuple(wanted) if by == "row" else None
         self.sources = tuple((store.url, state.number) for store, state in self._each)
+        self._made = self._requests()  # before, and by others
+
+    @property
+    def requests(self) -> int:
+        """Requests made for it so far to an object store."""
+        return self._requests() - self._made
 
     @property
     def takes_key(self) -> bool:
@@ -125,6 +131,9 @@ class Rows(Ready):
 
     def __repr__(self) -> str:
         return f"<{self.describe()}>"
+
+    def _requests(self) -> int:
+        return sum(store.requests for store in {id(store): store for store, _ in self._each}.values())
 
     def _parts(self) -> Iterator[_Made]:
         files = self._dataset.files()

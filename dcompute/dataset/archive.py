@@ -20,6 +20,9 @@ from dcompute.dataset.store import Store
 from dcompute.dataset.writer import create_dataset, open_dataset
 from dcompute.errors import DatasetCorruptError, UsageError
 
+# bytes of a file that an object store is asked for at once
+_BLOCK = 8 << 20
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Copied:
@@ -112,7 +115,7 @@ class _Carrier:
             return
         path = self._folder / new_id()
         try:
-            with self._store.stream(name) as source, path.open("wb") as sink:
+            with self._store.stream(name, _BLOCK) as source, path.open("wb") as sink:
                 shutil.copyfileobj(source, sink, 1 << 20)
         except FileNotFoundError as error:
             raise gone(self._store, name) from error

@@ -20,17 +20,24 @@ class Client(Protocol):
 
     def size(self, path: str) -> int: ...  # noqa: D102
     def read(self, path: str) -> bytes: ...  # noqa: D102
+    def piece(self, path: str, start: int, stop: int) -> bytes: ...  # noqa: D102
     def put(self, path: str, data: bytes) -> None: ...  # noqa: D102
     def create(self, path: str, data: bytes) -> None: ...  # noqa: D102
     def upload(self, local: str, path: str) -> None: ...  # noqa: D102
     def remove(self, path: str) -> None: ...  # noqa: D102
     def requests(self, size: int, *, file: bool) -> int: ...  # noqa: D102
+    def reads(self, size: int) -> int: ...  # noqa: D102
+    def lists(self, count: int, *, deep: bool) -> int: ...  # noqa: D102
 
 
 class AnyClient:
     """fsspec's operations as they are."""
 
     repeats = True
+    #: Files that one answer to a listing has at most.
+    PAGE = 1000
+    #: Requests for a listing of one such answer, and where there is nothing: of a folder, and of all below it.
+    LISTS = ((1, 1), (1, 1))
 
     def __init__(self, fs: Any) -> None:
         self.fs = fs
@@ -42,6 +49,15 @@ class AnyClient:
     def read(self, path: str) -> bytes:
         """The bytes of a file."""
         return bytes(self.fs.cat_file(path))
+
+    def piece(self, path: str, start: int, stop: int) -> bytes:
+        """The bytes of a file from one place to before another, fewer where it ends before; one GET."""
+        try:
+            return bytes(self._piece(path, start, stop))
+        except Exception as error:
+            if cause_status(error) == 416:  # it ends before the first of them
+                return b""
+            raise
 
     def put(self, path: str, data: bytes) -> None:
         """Create or replace a file."""
@@ -70,6 +86,17 @@ class AnyClient:
         """How many requests it takes to write so many bytes, from memory or from a file."""
         return 1
 
+    def reads(self, size: int) -> int:  # noqa: ARG002
+        """How many requests it took to read a file of so many bytes whole."""
+        return 1
+
+    def lists(self, count: int, *, deep: bool) -> int:
+        """How many requests it took to list so many files, in a folder or in all below it too."""
+        return self.LISTS[deep][not count] + max(0, count - 1) // self.PAGE
+
+    def _piece(self, path: str, start: int, stop: int) -> Any:
+        return self.fs.cat_file(path, start=start, end=stop)
+
     def _is_taken(self, error: OSError, path: str) -> bool:
         # s3fs 2026.9 says EINVAL for a failed precondition, and for many other things: the answer, or the name itself, must say
         if error.errno != errno.EINVAL:
@@ -90,6 +117,7 @@ class S3(AnyClient):
     repeats = False
     #: Where a multipart upload begins and how large its parts are, as in s3fs 2026.9.
     PART = 50 * _MB
+    LISTS = ((1, 2), (1, 3))
 
     def __init__(self, fs: Any) -> None:
         super().__init__(fs)
@@ -121,6 +149,10 @@ class Azure(AnyClient):
     repeats = False
     #: Azure's SDK writes larger files as blocks of 4 MiB.
     SINGLE, BLOCK = 64 * _MB, 4 * _MB
+    #: It reads larger files as blocks too, after a first one of so many bytes.
+    FIRST = 32 * _MB
+    PAGE = 5000
+    LISTS = ((2, 3), (2, 4))
 
     def size(self, path: str) -> int:
         """Bytes of a file; one HEAD."""
@@ -150,14 +182,21 @@ class Azure(AnyClient):
         """One, or one for each block."""
         return 1 if size <= self.SINGLE else 1 + -(-size // self.BLOCK)
 
-    def _ask(self, path: str, operation: str, *, whole: bool = False) -> Any:
+    def reads(self, size: int) -> int:
+        """One, and one for each block after the first."""
+        return 1 + max(0, -(-(size - self.FIRST) // self.BLOCK))
+
+    def _piece(self, path: str, start: int, stop: int) -> Any:
+        return self._ask(path, "download_blob", whole=True, offset=start, length=stop - start)
+
+    def _ask(self, path: str, operation: str, *, whole: bool = False, **options: Any) -> Any:
         from azure.core.exceptions import ResourceNotFoundError  # type: ignore[import-not-found,unused-ignore]
         from fsspec.asyn import sync
 
         async def ask() -> Any:
             container, name, _ = self.fs.split_path(path)
             async with self.fs.service_client.get_blob_client(container, name) as blob:
-                answer = await getattr(blob, operation)(retry_total=0)
+                answer = await getattr(blob, operation)(retry_total=0, **options)
                 return await answer.readall() if whole else answer
 
         try:
@@ -171,6 +210,7 @@ class Google(AnyClient):
 
     #: gcsfs 2026.10 sends larger files in chunks.
     FILE, CHUNK = 5 * _MB, 50 * _MB
+    LISTS = ((1, 2), (1, 2))
 
     def size(self, path: str) -> int:
         """Bytes of a file; one GET of what is known about it."""

@@ -6,7 +6,7 @@ import logging
 import queue
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import islice
 from typing import Any
 
@@ -20,6 +20,7 @@ from dcompute.dataset.keeper import Keeper
 from dcompute.dataset.merging import TARGET, Merge, can_sort, is_sorted, opened
 from dcompute.dataset.names import new_id
 from dcompute.dataset.outcomes import prefetched
+from dcompute.dataset.pace import UPKEEP
 from dcompute.dataset.reading import results_schema
 from dcompute.dataset.schema import RESERVED
 from dcompute.dataset.state import CountedPart, State
@@ -33,8 +34,8 @@ log = logging.getLogger("dcompute.dataset")
 SMALL = TARGET // 4
 #: So many small parts at least are worth a merge that nobody asked to be complete.
 LEAST = 10
-#: So many small parts at least are worth one at the end of a run, which merges no more than so many, of no more bytes in all than this,
-#: and begins no merge after so many seconds: nobody shall wait for it.
+#: So many small parts at least are worth one at the end of a run, which merges no more than so many (of an object store as many as it may
+#: ask for in the time), of no more bytes in all than this, and begins no merge after so many seconds: nobody shall wait for it.
 LEAST_AFTER_RUN = 200
 MOST_AFTER_RUN = 2000
 BYTES_AFTER_RUN = 512 << 20
@@ -149,19 +150,19 @@ def compact(store: Store, *, all: bool = False, sort_by: str | None = None, clie
     """
     if client is not None and not hasattr(client, "submit"):
         raise UsageError(f"client={client!r}: pass a connected distributed.Client, such as Client('tcp://host:8786')")
-    keeper = Keeper(store)
-    schema = results_schema(keeper.state)
-    _refuse_unsortable(schema, sort_by)
-    parts = list(keeper.state.counted_parts())
-    chosen = worth_merging(parts)
-    if all or sort_by is not None:
-        is_true = _Truth(store, keeper.state, sort_by)
-        names = {part.name for part in (*chosen, *is_true.wanting(parts))}
-        chosen = [part for part in parts if part.name in names]
-        groups = [group for group in grouped(chosen) if len(group) > 1 or not is_true(group[0])]
-    else:
-        groups = [group for group in grouped(chosen) if len(group) > 1]
-    return _carried_out(keeper, _merges(store, keeper.state, groups, sort_by), client)
+    with store.paced(UPKEEP):
+        keeper = Keeper(store)
+        _refuse_unsortable(results_schema(keeper.state), sort_by)
+        parts = list(keeper.state.counted_parts())
+        chosen = worth_merging(parts)
+        if all or sort_by is not None:
+            is_true = _Truth(store, keeper.state, sort_by)
+            names = {part.name for part in (*chosen, *is_true.wanting(parts))}
+            chosen = [part for part in parts if part.name in names]
+            groups = [group for group in grouped(chosen) if len(group) > 1 or not is_true(group[0])]
+        else:
+            groups = [group for group in grouped(chosen) if len(group) > 1]
+        return _carried_out(keeper, _merges(store, keeper.state, groups, sort_by), client)
 
 
 def compact_after_run(store: Store, state: State) -> None:
@@ -179,10 +180,13 @@ def compact_after_run(store: Store, state: State) -> None:
     try:
         if settings().compact == "off":
             return
-        small = first_of(worth_merging(list(state.counted_parts()), LEAST_AFTER_RUN), MOST_AFTER_RUN, BYTES_AFTER_RUN)
+        is_near = store.is_local or store.is_memory
+        most = MOST_AFTER_RUN if is_near else min(MOST_AFTER_RUN, int(UPKEEP * SECONDS_AFTER_RUN))
+        small = first_of(worth_merging(list(state.counted_parts()), LEAST_AFTER_RUN), most, BYTES_AFTER_RUN)
         groups = [group for group in grouped(small) if len(group) > 1]
         until = time.monotonic() + SECONDS_AFTER_RUN
-        done = _carried_out(Keeper(store, state), _merges(store, state, groups), until=until)
+        with store.paced(UPKEEP):
+            done = _carried_out(Keeper(store, state), _merges(store, state, groups), until=until)
     except Exception as error:  # noqa: BLE001  the run is over and its outcomes are committed: nothing here may change that
         log.warning("compaction after the run failed: %s", error, extra={"action": "compact_failed"})
         return
@@ -203,7 +207,7 @@ class _Truth:
     def __call__(self, part: CountedPart) -> bool:
         if part.left_out:
             return False
-        with opened(self._store, part.name) as file:
+        with opened(self._store, part.name, size=part.size) as file:
             if not file.schema_arrow.equals(self._schema) or (self._sort_by is not None and not is_sorted(file, self._sort_by)):
                 return False
             if self._renames.touch(file.schema_arrow.names, part.position):
@@ -301,7 +305,9 @@ def _here(merges: Sequence[Merge], until: float | None) -> Iterator[tuple[Merge,
 def _on_cluster(merges: Sequence[Merge], client: Any) -> Iterator[tuple[Merge, Written]]:
     """Each merge when it is done, a few for each thread of the workers at the scheduler at once."""
     ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    name, waiting = f"dcompute-compact-{new_id()}", iter(enumerate(merges))
+    threads = max(1, sum(client.nthreads().values()))
+    pace = UPKEEP / max(1, min(threads, len(merges)))  # of each, since so many are done at once
+    name, waiting = f"dcompute-compact-{new_id()}", iter(enumerate(replace(merge, pace=pace) for merge in merges))
     at_work: dict[str, tuple[Any, Merge]] = {}
 
     def send(count: int) -> None:
@@ -311,7 +317,7 @@ def _on_cluster(merges: Sequence[Merge], client: Any) -> Iterator[tuple[Merge, W
             future.add_done_callback(ended.put)
 
     try:
-        send(_AHEAD * max(1, sum(client.nthreads().values())))
+        send(_AHEAD * threads)
         while at_work:
             future, merge = at_work.pop(ended.get().key)
             yield merge, future.result

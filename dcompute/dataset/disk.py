@@ -18,6 +18,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from dcompute.dataset.names import FILES, TEMPORARY
 from dcompute.errors import StoreError
@@ -51,6 +52,10 @@ class Disk:
     def read(self, name: str) -> bytes:
         """The bytes of a file."""
         return Path(self.path(name)).read_bytes()
+
+    def open(self, name: str, block: int | None = None, size: int | None = None) -> Any:  # noqa: ARG002
+        """A file to be read."""
+        return open(self.path(name), "rb")
 
     def exists(self, name: str) -> bool:
         """Whether the file is there."""

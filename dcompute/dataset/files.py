@@ -146,5 +146,5 @@ def _columns(store: Store, parts: Sequence[CountedPart]) -> Iterator[pa.Schema]:
 
 
 def _columns_of(store: Store, part: CountedPart) -> pa.Schema:
-    with explained(store, part.name), source_of(store, part.name, _FOOTER_BYTES) as source:
+    with explained(store, part.name), source_of(store, part.name, _FOOTER_BYTES, part.size) as source:
         return _PARQUET.inspect(source, _DISK if store.is_local else None)

@@ -36,17 +36,17 @@ def within(store: Store, folder: str) -> dict[str, File]:
 def below(store: Store, folder: str) -> dict[str, File]:
     """:func:`within`, with the files in folders of that folder, at any depth."""
     root = store.path(folder)
-    infos: Mapping[str, Mapping[str, Any]] = _asked(store, folder, lambda: store.fs.find(root, detail=True)) or {}
+    infos: Mapping[str, Mapping[str, Any]] = _asked(store, folder, lambda: store.fs.find(root, detail=True), deep=True) or {}
     # some storages begin a path with a slash, and answer without
     cut = len(root.strip("/")) + 1
     found = {f"{folder}/{path.lstrip('/')[cut:]}": _file(info) for path, info in infos.items()}
     return {name: file for name, file in found.items() if file is not None}
 
 
-def _asked(store: Store, folder: str, act: Callable[[], Any]) -> Any:
+def _asked(store: Store, folder: str, act: Callable[[], Any], *, deep: bool = False) -> Any:
     try:
         store.fs.invalidate_cache()
-        return act()
+        return store.listed(act, deep=deep)
     except FileNotFoundError:
         return None
     except StoreError:

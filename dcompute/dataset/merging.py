@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from dcompute.dataset.hiding import Hides, without
 from dcompute.dataset.names import compacted_name, new_id
 from dcompute.dataset.outcomes import prefetched
+from dcompute.dataset.pace import UPKEEP
 from dcompute.dataset.parts import explained, source_of
 from dcompute.dataset.renames import Renames
 from dcompute.dataset.schema import cast
@@ -39,6 +40,8 @@ SORT_BYTES = 256 << 20
 _READ_ROWS = 1 << 16
 # parts of less are read whole, and a few of them ahead
 _TINY = 1 << 20
+# of larger ones an object store is asked for so many bytes at once
+_BLOCK = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class Merge:
     sort_by: str | None = None  #: a column; None: in the order of the parts
     target: int = TARGET
     renames: Renames = field(default_factory=Renames)  #: of columns, which parts have by the names of their time
+    pace: float = UPKEEP  #: requests a second to an object store
 
     @property
     def size(self) -> int:
@@ -61,7 +65,7 @@ class Merge:
     def __call__(self) -> tuple[PartRef, ...]:
         """Write them; none where no row counts."""
         hides = self.hides.after(min(part.position for part in self.parts))
-        with tempfile.TemporaryDirectory(prefix="dcompute-") as folder:
+        with self.store.paced(self.pace), tempfile.TemporaryDirectory(prefix="dcompute-") as folder:
             files = Files(self.store, self.schema, folder, self.sort_by, self.target)
             with contextlib.closing(self._tables()) as tables:
                 for group in _grouped(tables, SORT_BYTES if self.sort_by else GROUP_BYTES, None if self.sort_by else GROUP_ROWS):
@@ -81,7 +85,7 @@ class Merge:
         return list(self._pieces(part))
 
     def _pieces(self, part: CountedPart) -> Iterator[pa.Table]:
-        with opened(self.store, part.name) as file:
+        with opened(self.store, part.name, _BLOCK, part.size) as file:
             columns = file.schema_arrow.names
             now = {old: name for name, old in self.renames.stored(columns, part.position).items()}
             if unknown := {name for name in columns if now[name] not in self.schema.names}:
@@ -94,15 +98,15 @@ class Merge:
 
 
 @contextlib.contextmanager
-def opened(store: Store, name: str) -> Iterator[pq.ParquetFile]:
-    """A results part that counts, to be read in pieces.
+def opened(store: Store, name: str, block_size: int | None = None, size: int | None = None) -> Iterator[pq.ParquetFile]:
+    """A results part that counts, to be read in pieces, from an object store so many bytes at a time.
 
     Raises
     ------
     DatasetCorruptError
         It is gone, or no Parquet file.
     """
-    with explained(store, name), source_of(store, name) as source, pq.ParquetFile(source) as file:
+    with explained(store, name), source_of(store, name, block_size, size) as source, pq.ParquetFile(source) as file:
         yield file
 
 

@@ -195,9 +195,9 @@ def read_results(store: Store, name: str, columns: Sequence[str]) -> pa.Table:
         return file.read(columns=[column for column in columns if column in present])
 
 
-def source_of(store: Store, name: str, block_size: int | None = None) -> contextlib.AbstractContextManager[Any]:
+def source_of(store: Store, name: str, block_size: int | None = None, size: int | None = None) -> contextlib.AbstractContextManager[Any]:
     """What pyarrow reads a part from: its path on a local disk, elsewhere a file that is read so many bytes at a time."""
-    return contextlib.nullcontext(store.path(name)) if store.is_local else store.stream(name, block_size)
+    return contextlib.nullcontext(store.path(name)) if store.is_local else store.stream(name, block_size, size)
 
 
 @contextlib.contextmanager

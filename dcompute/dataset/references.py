@@ -39,6 +39,7 @@ class Part:
     position: int  #: in the log
     schema: pa.Schema
     renames: Renames  #: of columns: the schema has the names of now
+    size: int | None = None  #: bytes of all of it, where they are known
 
     @property
     def store(self) -> Store:
@@ -114,7 +115,7 @@ def together(rows: Any) -> tuple[Place, ...]:
 @lru_cache(maxsize=256)
 def _ends(part: Part) -> list[int]:
     """After which row each row group ends."""
-    with explained(part.store, part.name), source_of(part.store, part.name) as source:
+    with explained(part.store, part.name), source_of(part.store, part.name, size=part.size) as source:
         metadata = pq.read_metadata(source)
     return list(accumulate(metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)))
 
@@ -122,7 +123,7 @@ def _ends(part: Part) -> list[int]:
 # the items of a batch, and of the next one, mostly lie in one row group
 @lru_cache(maxsize=2)
 def _group(part: Part, group: int) -> pa.Table:
-    with explained(part.store, part.name), source_of(part.store, part.name) as source:
+    with explained(part.store, part.name), source_of(part.store, part.name, size=part.size) as source:
         table = read_group(source, part, group)
     urls = url_columns(part.schema)
     return absolute(table, urls, part.store.url) if urls else table

@@ -191,7 +191,7 @@ def drop_quarantined(store: Store, keys: Iterable[Key] | None = None, *, check: 
 
 def counting_records(store: Store, part: CountedPart, hides: Hides, ended: Ranges) -> Choice:
     """The records of a part that count."""
-    with explained(store, part.name), source_of(store, part.name) as source:
+    with explained(store, part.name), source_of(store, part.name, size=part.size) as source:
         about = pq.ParquetFile(source).read(columns=list(_WANTED))
     if about.num_rows != part.rows:
         raise corrupt(part.name, f"it has {about.num_rows} rows, and the log says {part.rows}", "a part of the quarantine")
@@ -257,7 +257,7 @@ def _written(keeper: Keeper, chosen: Sequence[Choice]) -> tuple[PartRef, ...]:
 def _rows_of(store: Store, choice: Choice, schema: pa.Schema, renames: Renames) -> pa.Table:
     """The rows of some records, in the columns of now."""
     name = choice.part.name
-    with explained(store, name), source_of(store, name) as source:
+    with explained(store, name), source_of(store, name, size=choice.part.size) as source:
         file = pq.ParquetFile(source)
         own = [column for column in file.schema_arrow.names if column.startswith(ROW)]
         table = file.read(columns=[*RESERVED, *own]).take(pa.array(choice.places, pa.int64()))

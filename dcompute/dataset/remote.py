@@ -6,17 +6,20 @@ import contextlib
 import errno
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from dcompute.dataset.pace import Pace
 from dcompute.dataset.patience import insist, may_pass
+from dcompute.dataset.reader import BLOCK, Blocks
 
 if TYPE_CHECKING:
     from dcompute.dataset.clients import Client
 
 A = TypeVar("A")
+L = TypeVar("L", bound=Collection[Any])
 T = TypeVar("T")
 
 #: Requests of one process to an object store that are made at once, where there are several to make.
@@ -40,6 +43,10 @@ class Memory:
         """The bytes of a file."""
         with _MEMORY_LOCK:
             return bytes(self.fs.cat_file(self.path(name)))
+
+    def open(self, name: str, block: int | None = None, size: int | None = None) -> Any:  # noqa: ARG002
+        """A file to be read."""
+        return self.fs.open(self.path(name), "rb")
 
     def exists(self, name: str) -> bool:
         """Whether the file is there."""
@@ -113,8 +120,9 @@ class Objects:
     def __init__(self, client: Client, fs: Any, root: str, *, sleep: Callable[[float], None] = time.sleep) -> None:
         self.fs = fs
         self.root = root
-        self.requests = 0  #: made so far; those that the client repeats by itself, and each page of a listing after the first, not counted
+        self.requests = 0  #: made so far; those that the client repeats by itself are not counted
         self.failures = 0  #: requests that had no answer, or one that says to come back
+        self.pace: Pace | None = None  #: at which they are made; None: as they come
         self._client = client
         self._sleep = sleep
         self._lock = threading.Lock()
@@ -125,7 +133,19 @@ class Objects:
 
     def read(self, name: str) -> bytes:
         """The bytes of a file."""
-        return self._ask(lambda: self._client.read(self.path(name)))
+        data = self._ask(lambda: self._client.read(self.path(name)))
+        self._count(self._client.reads(len(data)) - 1)
+        return data
+
+    def open(self, name: str, block: int | None = None, size: int | None = None) -> Any:
+        """A file to be read in blocks."""
+
+        def fetch(start: int, stop: int) -> bytes:
+            data = self._ask(lambda: self._client.piece(self.path(name), start, stop))
+            self._count(self._client.reads(len(data)) - 1)
+            return data
+
+        return Blocks(fetch, lambda: self.size(name), size, block or BLOCK)
 
     def exists(self, name: str) -> bool:
         """Whether the file is there."""
@@ -180,7 +200,7 @@ class Objects:
         """The files in a folder, without those below it."""
         path = self.path(folder)
         try:
-            found = self._ask(lambda: self._list(path))
+            found = self.listed(lambda: self._list(path))
         except FileNotFoundError:
             return []
         # some servers keep an empty folder as a file of its own name
@@ -188,6 +208,16 @@ class Objects:
 
     def sync(self, folder: str) -> None:
         """Nothing: what an object store has answered for is there."""
+
+    def listed(self, act: Callable[[], L], *, deep: bool = False) -> L:
+        """What ``act`` returns, which lists the files in a folder, or in all below it too."""
+        count = 0
+        try:
+            found = self._ask(act)
+            count = len(found)
+        finally:
+            self._count(self._client.lists(count, deep=deep) - 1)
+        return found
 
     def _list(self, path: str) -> list[dict[str, Any]]:
         self.fs.invalidate_cache()
@@ -200,8 +230,9 @@ class Objects:
 
     def _ask(self, act: Callable[[], T], requests: int = 1) -> T:
         def ask() -> T:
-            with self._lock:
-                self.requests += requests
+            if (pace := self.pace) is not None:
+                self._sleep(pace.pause(requests))
+            self._count(requests)
             try:
                 return act()
             except Exception as error:
@@ -211,6 +242,10 @@ class Objects:
                 raise
 
         return ask() if self._client.repeats else insist(ask, sleep=self._sleep)
+
+    def _count(self, requests: int) -> None:
+        with self._lock:
+            self.requests += requests
 
 
 def together(act: Callable[[A], object], things: Sequence[A]) -> None:

@@ -42,7 +42,7 @@ class Wanted(NamedTuple):
     def part(self, part: CountedPart, schema: pa.Schema | None = None) -> Part:
         """A part, with these columns of it; None: all that are wanted."""
         at = ByUrl(self.store, self.store.url)
-        return Part(at, part.name, part.position, self.schema if schema is None else schema, self.renames)
+        return Part(at, part.name, part.position, self.schema if schema is None else schema, self.renames, part.size)
 
 
 class Slab(NamedTuple):
@@ -70,7 +70,7 @@ def slab(wanted: Wanted, unit: Unit) -> Slab:
     store = wanted.store
     tables, parts, places = [], [], []
     for number, part in enumerate(unit.parts):
-        with explained(store, part.name), source_of(store, part.name) as source:
+        with explained(store, part.name), source_of(store, part.name, size=part.size) as source:
             table = read_group(source, wanted.part(part), unit.group)
         keep = ~are_keys(table, part.left_out) & ~wanted.hides.hit(table, np.full(table.num_rows, part.position, dtype=np.int64))
         tables.append(table if keep.all() else table.filter(pa.array(keep)))
@@ -97,11 +97,11 @@ def _batch(name: str) -> str:
 
 
 def _groups(store: Store, part: CountedPart) -> int:
-    with explained(store, part.name), source_of(store, part.name) as source:
+    with explained(store, part.name), source_of(store, part.name, size=part.size) as source:
         return int(pq.read_metadata(source).num_row_groups)
 
 
 def _first(store: Store, part: CountedPart, group: int) -> int:
-    with explained(store, part.name), source_of(store, part.name) as source:
+    with explained(store, part.name), source_of(store, part.name, size=part.size) as source:
         metadata = pq.read_metadata(source)
     return sum(metadata.row_group(each).num_rows for each in range(group))

@@ -9,18 +9,23 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 from urllib.parse import urlsplit
 
 from dcompute.dataset.clients import PROTOCOLS, client_of, how_to_install, options_of
 from dcompute.dataset.disk import Disk
 from dcompute.dataset.names import new_id
+from dcompute.dataset.pace import Pace
 from dcompute.dataset.reader import Reader
 from dcompute.errors import DcomputeError, MissingExtraError, StoreError, UsageError
 from dcompute.secrecy import hidden, secrets_in
 
+if TYPE_CHECKING:
+    from dcompute.dataset.remote import Objects
+
+L = TypeVar("L", bound=Collection[Any])
 T = TypeVar("T")
 
 LOCAL = "file"
@@ -32,6 +37,7 @@ class Backend(Protocol):
 
     def path(self, name: str) -> str: ...  # noqa: D102
     def read(self, name: str) -> bytes: ...  # noqa: D102
+    def open(self, name: str, block: int | None = None, size: int | None = None) -> Any: ...  # noqa: D102
     def exists(self, name: str) -> bool: ...  # noqa: D102
     def size(self, name: str) -> int: ...  # noqa: D102
     def create(self, name: str, data: bytes) -> None: ...  # noqa: D102
@@ -158,16 +164,15 @@ class Store:
         return self._guard("read", name, lambda: self._files.read(name))
 
     @contextlib.contextmanager
-    def stream(self, name: str, block_size: int | None = None) -> Iterator[Reader]:
-        """A binary file to be read in pieces, so many bytes at a time.
+    def stream(self, name: str, block_size: int | None = None, size: int | None = None) -> Iterator[Reader]:
+        """A binary file to be read in pieces, so many bytes at a time; who knows its size saves an object store a request.
 
         Raises
         ------
         FileNotFoundError
             There is none.
         """
-        more = {} if block_size is None else {"block_size": block_size}
-        with self._guard("read", name, lambda: self.fs.open(self.path(name), "rb", **more)) as file:
+        with self._guard("read", name, lambda: self._files.open(name, block_size, size)) as file:
             yield Reader(file, lambda act: self._guard("read", name, act))
 
     def read_or_none(self, name: str) -> bytes | None:
@@ -188,6 +193,23 @@ class Store:
     def names(self, folder: str) -> list[str]:
         """The files in a folder as they are now, sorted, named from the dataset on; none where there is no folder."""
         return sorted(self._guard("list", folder, lambda: self._files.names(folder)))
+
+    def listed(self, act: Callable[[], L], *, deep: bool = False) -> L:
+        """What ``act`` returns, which lists by :attr:`fs` the files in a folder, or in all below it too: counted as all other requests."""
+        return act() if self.is_local or self.is_memory else cast("Objects", self._files).listed(act, deep=deep)
+
+    @contextlib.contextmanager
+    def paced(self, per_second: float) -> Iterator[None]:
+        """Have this object make no more than so many requests a second to an object store, as long as the block."""
+        if self.is_local or self.is_memory:
+            yield
+            return
+        files = cast("Objects", self._files)
+        before, files.pace = files.pace, Pace(per_second)
+        try:
+            yield
+        finally:
+            files.pace = before
 
     def create(self, name: str, data: bytes) -> None:
         """Create a file exclusively, whole, and for good before this returns.

@@ -35,13 +35,13 @@ def row_bytes(store: Store, files: Sequence[File], schema: pa.Schema) -> int:
     if not files or not any(_is_long(field.type) and field.name not in RESERVED for field in schema):
         return fixed
     chosen = {file.name: file for file in (max(files, key=lambda file: file.size), files[-1])}
-    return fixed + max(_long_bytes(store, name) for name in chosen)
+    return fixed + max(_long_bytes(store, file) for file in chosen.values())
 
 
-def _long_bytes(store: Store, name: str) -> int:
+def _long_bytes(store: Store, part: File) -> int:
     """Bytes of the long values of a row; 0 where the part cannot be read, which who reads it is told."""
     try:
-        with source_of(store, name) as source, pq.ParquetFile(source) as file:
+        with source_of(store, part.name, size=part.size) as source, pq.ParquetFile(source) as file:
             if not file.metadata.num_rows:
                 return 0
             stored = sum(int(file.metadata.row_group(group).total_byte_size) for group in range(file.metadata.num_row_groups))

@@ -144,6 +144,11 @@ class Inputs:
         """Datasets that they are read from, each with the number of the last entry that counts."""
         return self._source.sources if isinstance(self._source, Ready) else ()
 
+    @property
+    def requests(self) -> int:
+        """Requests to an object store, made so far to read datasets that they are."""
+        return self._source.requests if isinstance(self._source, Ready) else 0
+
     def left(self, size: int = _CHUNK) -> Iterator[list[Item]]:
         """Items that are there and left for the next run."""
         for bunch in self._source.left_bunches(size) if isinstance(self._source, Files) else ():

@@ -241,7 +241,7 @@ def _remote(pattern: str, options: Mapping[str, Any]) -> Iterator[Found]:
 def _listed_by(pattern: str, options: Mapping[str, Any]) -> Iterator[Found]:
     from fsspec.core import url_to_fs
 
-    filesystem, root = url_to_fs(pattern, use_listings_cache=False, **options)
+    filesystem, root = url_to_fs(pattern, **{"use_listings_cache": False, **options})
     if _MAGIC & set(root):
         infos = filesystem.glob(root, detail=True)
     else:

@@ -95,7 +95,9 @@ class Prints:
 
         from dcompute.config import storage_options
 
-        file: AbstractContextManager[Any] = fsspec.open(path, "rb", **{**storage_options(path), **self._options})
+        # what the program listed before may be what it remembers of a file's size
+        options = {"use_listings_cache": False, **storage_options(path), **self._options}
+        file: AbstractContextManager[Any] = fsspec.open(path, "rb", **options)
         return file
 
 

@@ -62,6 +62,11 @@ class Ready(ABC):
     sources: tuple[tuple[str, int], ...] = ()  #: datasets that it reads, each with the number of the last entry that counts
 
     @property
+    def requests(self) -> int:
+        """Requests made for it so far to an object store."""
+        return 0
+
+    @property
     @abstractmethod
     def takes_key(self) -> bool:
         """Whether ``key=`` makes sense."""

@@ -6,7 +6,7 @@ worker, file 4 ends when the guardian does; then it kills all below it and itsel
 ========  ================================================  ==========================================================
 is told   with                                              answers
 ========  ================================================  ==========================================================
-setup     the run                                           ``ready`` or ``failed`` (stage, text, traceback)
+setup     the run, settings of storages                     ``ready`` or ``failed`` (stage, text, traceback)
 batch     the batch, journal, verdicts                      ``executed``, ``unreadable`` (the values) or ``full`` (the disk)
 finish    the run without its code, the batch, the journal  ``finished`` (receipt, files), ``nothing``, ``full`` or ``failed``
 ========  ================================================  ==========================================================
@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from dcompute.records import BatchSpec, RunSpec
-from dcompute.worker import attempt, scratch, system
+from dcompute.worker import attempt, profiles, scratch, system
 from dcompute.worker.caretaker import Caretaker
 from dcompute.worker.finish import Finisher, Surroundings
 from dcompute.worker.journal import Figures, Journal, State
@@ -95,6 +95,7 @@ class Child:
         stage = "code"
         try:
             run: RunSpec = pickle.loads(message.blobs[0])  # noqa: S301  from the worker, which had it from the driver of this run
+            profiles.take(message.blobs[1:])
             _unpack_modules(run, message["scratch"])
             from dcompute.code import load
 

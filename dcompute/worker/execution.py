@@ -19,7 +19,7 @@ from typing import Any
 from dcompute.checks.travel import packed, unjudging
 from dcompute.errors import InternalError
 from dcompute.records import BatchSpec, Receipt, RunSpec
-from dcompute.worker import output, scratch, system
+from dcompute.worker import output, profiles, scratch, system
 from dcompute.worker.children import DEATH_TIMEOUT, Child
 from dcompute.worker.journal import Header, Journal, JournalView, State
 from dcompute.worker.pipes import Message
@@ -172,7 +172,7 @@ class Executor:
         began = time.monotonic()
         run = dataclasses.replace(self._work.run, storage_options=())
         header = {"op": "setup", "scratch": self._work.scratch, "metrics": run.metrics}
-        child.send(header, [pickle.dumps(run)])
+        child.send(header, [pickle.dumps(run), *profiles.told()])
         try:
             answer = self._converse(child, deadline=began + run.setup_timeout, limit=self._work.memory_limit)
         except Died:

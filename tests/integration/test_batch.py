@@ -8,6 +8,7 @@ import json
 import os
 import pickle
 import resource
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -174,6 +175,24 @@ def test_a_worker_in_another_process_does_the_same(other_process: Client, tmp_pa
     assert [(failure.index, failure.kind) for failure in receipt.failures] == [(1, Kind.PERMANENT), (2, Kind.CRASH)]
     assert "not this one" in receipt.failures[0].message
     assert receipt.failures[1].exit_code == 3
+
+
+def profiled(url: str) -> dict[str, Any]:
+    from dcompute.config import storage_options
+
+    shown = any("of-the-lab" in value for value in (*os.environ.values(), *sys.argv, *sys.orig_argv))
+    return {"key": storage_options(url).get("key"), "options": len(storage_options(url)), "shown": shown}
+
+
+def test_items_reach_storages_as_their_worker_does(tmp_path: Path) -> None:
+    """What the settings of a worker hold for storages holds for user code in its children, and no environment or argument shows it."""
+    options = {"key": "of-the-lab", "lock": threading.Lock()}
+    with dask.config.set({"dcompute.storage": {"s3://lab/": options}}):
+        receipt = Receipt.from_json(_run_here(_spec(tmp_path, profiled), _batch(["s3://lab/flux", "s3://other/flux"]))["receipt"])
+    stored = _stored(tmp_path, receipt)
+    assert stored["key"] == ["of-the-lab", None]
+    assert stored["options"] == [1, 0]  # a lock does not travel
+    assert stored["shown"] == [False, False]
 
 
 def test_a_batch_that_was_written_is_not_executed(client: Client, tmp_path: Path) -> None:

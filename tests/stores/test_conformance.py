@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from pathlib import Path
 import dask
 import pytest
 
+from dcompute.dataset.listing import below, within
 from dcompute.dataset.log import Log, LostRace
 from dcompute.dataset.store import Store
 from dcompute.errors import StoreError
@@ -46,6 +48,8 @@ def store(proxy: Proxy, place: Place) -> Store:
     return Store.at(place(proxy.server), proxy.server.options)
 
 
+#: Those of the servers that are quick with large files, and with many.
+_QUICK = ["seaweedfs", "azurite", "fake_gcs"]
 #: How each store's client writes a file.
 _WRITES = {"s3": "PUT", "abfs": "PUT", "gs": "POST"}
 
@@ -76,6 +80,15 @@ def test_answer_that_was_lost_is_no_lost_race(proxy: Proxy, store: Store) -> Non
         Log(store).append(1, [])
 
 
+def streamed(store: Store, name: str, size: int | None = None) -> bytes:
+    """The end of a file, and then all of it."""
+    with store.stream(name, size=size) as file:
+        file.seek(-1, io.SEEK_END)
+        file.read(1)
+        file.seek(0)
+        return file.read()
+
+
 def test_small_operations_are_one_request_each(proxy: Proxy, store: Store) -> None:
     """Nothing is listed but by ``names``, and what the store counts is what the server was asked."""
     store.create("log/1", b"1")
@@ -90,21 +103,27 @@ def test_small_operations_are_one_request_each(proxy: Proxy, store: Store) -> No
         lambda: store.exists("log/none"),
         lambda: store.size("log/1"),
         lambda: store.remove(["log/3"]),
+        lambda: streamed(store, "log/1"),
+        lambda: streamed(store, "log/1", 1),
     ):
         act()
     with pytest.raises(FileExistsError):
         store.create("log/1", b"1")
-    assert len(proxy.seen) == 9
-    assert store.requests - before == 9
+    assert len(proxy.seen) == 11
+    assert store.requests - before == 11
     assert proxy.listings() == []
-    store.names("log")
+    for folder in ("log", "nothing"):
+        store.names(folder)
+        within(store, folder)
+        below(store, folder)
+    assert store.requests - before == len(proxy.seen)
     assert proxy.listings() != []
 
 
+# moto takes long for large files, and for many: SeaweedFS shows it for S3
+@pytest.mark.parametrize("server", _QUICK, indirect=True)
 def test_large_files_count_all_their_requests(proxy: Proxy, store: Store, tmp_path: Path) -> None:
     """A file that takes several requests is counted with all of them."""
-    if proxy.behind.kind == "moto":
-        pytest.skip("it takes long for large files: SeaweedFS shows it for S3")
     file = tmp_path / "large"
     file.write_bytes(bytes(large(proxy.behind) + 1))
     store.upload(file, "results/large")
@@ -121,17 +140,16 @@ def test_name_made_by_another_process_is_listed(server: Server, place: Place) ->
     assert store.names("attempts") == ["attempts/1", "attempts/2"]
 
 
-def test_more_files_than_a_page_are_listed(server: Server, place: Place, tmp_path: Path) -> None:
-    """A folder with more files than one answer has is listed whole."""
-    if server.kind == "moto":
-        pytest.skip("ten milliseconds a file: SeaweedFS shows it for S3")
-    store = Store.at(place(server), server.options)
+@pytest.mark.parametrize("server", _QUICK, indirect=True)
+def test_more_files_than_a_page_are_listed(proxy: Proxy, store: Store, tmp_path: Path) -> None:
+    """A folder with more files than one answer has is listed whole, and each answer is a request."""
     (tmp_path / "part").write_bytes(b"rows")
     names = [f"attempts/{number:04d}" for number in range(1010)]
     store.upload_all([(tmp_path / "part", name) for name in names])
     assert store.names("attempts") == names
     store.remove(names)
     assert store.names("attempts") == []
+    assert store.requests == len(proxy.seen)
 
 
 @pytest.mark.parametrize("start", [servers.rclone, servers.s3rver])
@@ -148,10 +166,10 @@ def test_servers_that_ignore_conditions_are_refused(start: Start, place: Place, 
             dc.map(abs, [1, 2, 3], f"{place(server)}/refused")
 
 
+# the other two let everybody in
+@pytest.mark.parametrize("server", ["seaweedfs", "azurite"], indirect=True)
 def test_error_of_a_storage_does_not_repeat_the_key(server: Server, place: Place, scratch: Path) -> None:
     """A storage that refuses a key is told of without the key."""
-    if server.kind in ("fake_gcs", "moto"):
-        pytest.skip("this server lets everybody in")
     options = {name: value.replace("testsecret", "a-wrong-secret") for name, value in server.options.items()}
     if "connection_string" in options:
         options["connection_string"] = options["connection_string"].replace("AccountKey=", "AccountKey=d3Jvbmcg")

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
-import tempfile
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from dcompute.dataset.clients import AnyClient
 from dcompute.dataset.disk import Disk, rename_exclusively
+from dcompute.dataset.merging import opened
 from dcompute.dataset.remote import Objects
 from dcompute.dataset.store import Store
-from dcompute.errors import StoreError, UsageError
+from dcompute.errors import DatasetCorruptError, StoreError, UsageError
 from dcompute.testing import Fault, FaultStore, StoreTests
 
 
@@ -50,15 +55,19 @@ class TestLocalWithoutHardLinks(StoreTests):
         return store
 
 
-@pytest.mark.skipif(not os.path.isdir("/dev/shm"), reason="there is no second file system here")
+#: Where there is no other file system for sure, and no place that not even root can write.
+ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="needs files in memory and /proc of Linux")
+
+
+@ON_LINUX
 def test_a_file_of_another_file_system_is_copied(tmp_path):
     """It cannot become the dataset's own, and arrives all the same; nothing else is left."""
-    with tempfile.NamedTemporaryFile(dir="/dev/shm") as file:
-        if os.stat(file.name).st_dev == tmp_path.stat().st_dev:
-            pytest.skip("it is the same file system")
+    # a file in memory is on a file system of the kernel's own, whatever is mounted here
+    with os.fdopen(os.memfd_create("other"), "wb") as file:
+        assert os.fstat(file.fileno()).st_dev != tmp_path.stat().st_dev
         file.write(b"data")
         file.flush()
-        Store.at(tmp_path).take(file.name, "files/a")
+        Store.at(tmp_path).take(f"/proc/self/fd/{file.fileno()}", "files/a")
     assert (tmp_path / "files" / "a").read_bytes() == b"data"
     assert os.listdir(tmp_path / "files") == ["a"]
 
@@ -69,11 +78,8 @@ class S3Files:
     def __init__(self, folder):
         self.disk = Disk(str(folder))
 
-    def cat_file(self, path):
-        return self.disk.read(path)
-
-    def open(self, path, mode, block_size=None):
-        return open(self.disk.path(path), mode)
+    def cat_file(self, path, start=None, end=None):
+        return self.disk.read(path)[start:end]
 
     def exists(self, path):
         return self.disk.exists(path)
@@ -137,6 +143,64 @@ class TestLikeS3(StoreTests):
         return LikeS3(tmp_path)
 
 
+def part_on(store, rows):
+    """A results part of so many rows, and its size."""
+    sink = io.BytesIO()
+    pq.write_table(pa.table({"n": pa.array(np.random.default_rng(0).random(rows))}), sink, row_group_size=rows // 4)
+    store.create("results/part.parquet", sink.getvalue())
+    return len(sink.getvalue())
+
+
+def requests_for(store, size):
+    """How many it takes to read the part."""
+    before = store.requests
+    with opened(store, "results/part.parquet", 100 << 10, size) as file:
+        assert file.read().num_rows > 0
+    return store.requests - before
+
+
+def test_a_small_part_is_one_request(tmp_path):
+    """A part of no more than a block, whether its size is known or not."""
+    store = LikeS3(tmp_path)
+    size = part_on(store, 1000)
+    assert [requests_for(store, size), requests_for(store, None)] == [1, 1]
+
+
+def test_a_large_part_is_not_measured_where_its_size_is_known(tmp_path):
+    """It takes its footer and its blocks; where nobody knows its size, that is asked for too."""
+    store = LikeS3(tmp_path)
+    size = part_on(store, 100_000)
+    known, unknown = requests_for(store, size), requests_for(store, None)
+    assert known <= 1 + 4
+    assert known < unknown <= known + 2
+
+
+@pytest.mark.parametrize("size", [1_000_000, 1_000, 100])
+def test_a_part_of_another_size_than_the_log_says_is_damaged(tmp_path, size):
+    """Whoever reads it hears that it is the file's fault, and one that is not there is called gone."""
+    store = LikeS3(tmp_path)
+    part_on(store, 10_000)
+    with pytest.raises(DatasetCorruptError, match="damaged or changed from outside"), opened(store, "results/part.parquet", 4096, size):
+        pass
+    with pytest.raises(DatasetCorruptError, match="is gone"), opened(store, "results/other.parquet", 4096, size):
+        pass
+
+
+def test_a_pace_is_kept_while_it_is_asked_for(tmp_path):
+    """Requests of whatever threads are spread, and are as quick as they come before and after."""
+    store, waited = LikeS3(tmp_path), []
+    store._backend._sleep = waited.append
+    names = [f"log/{number}" for number in range(40)]
+    for name in names:
+        store.create(name, b"x")
+    assert waited == []
+    with store.paced(0.01), ThreadPoolExecutor(8) as pool:
+        list(pool.map(store.read, names))
+    store.read(names[0])
+    assert len(waited) == 40
+    assert sorted(round(seconds, -2) for seconds in waited) == [100.0 * number for number in range(40)]
+
+
 def test_error_of_object_store_that_is_not_the_condition_is_an_error(tmp_path):
     """EINVAL for a name that is not there says nothing about the name."""
 
@@ -195,7 +259,7 @@ def test_folder_that_is_a_file_is_explained(tmp_path):
         store.prove()
 
 
-@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a place that nobody can write")
+@ON_LINUX
 def test_read_only_place_is_explained():
     """A place that cannot be written is a storage error that says what to do."""
     with pytest.raises(StoreError, match="could not create /proc/nowhere"):
