@@ -129,7 +129,7 @@ class Readable(ABC):
         MissingExtraError
             DuckDB is not installed.
         UsageError
-            A column has a type that DuckDB has no form for.
+            A column has a type that DuckDB has no form for, or a name that it would change.
         """
         try:
             import duckdb
