@@ -48,7 +48,7 @@ def reproduce(dataset: Dataset, key: Any, workload: Any, *, params: Mapping[str,
     given = dict(params or {})
     _compare_params(row, given)
     item = ItemKey(row["item_key"], row["key_kind"])
-    call = _ready(workload, given, _input(item, row["fingerprint"]) if value is MISSING else value)
+    call = _ready(workload, given, _input(item, row["fingerprint"], key) if value is MISSING else value)
     with _at_work(item, row, given):
         result = call()
         return list(result) if isinstance(result, Iterator) else result
@@ -120,11 +120,19 @@ def _compare_params(row: Mapping[str, Any], params: Mapping[str, Any]) -> None:
     raise UsageError(f"reproduce() got {named}, and the item was executed with {were}: pass params= as the run {row['run']} did")
 
 
-def _input(key: ItemKey, recorded: str | None) -> Any:
-    """The input that a key holds, compared with what the dataset knows of it."""
-    from dcompute.dataset.spelled import value_of
+def _input(key: ItemKey, recorded: str | None, given: Any) -> Any:
+    """The input: what was given for a key where it is the value itself, else what the key holds, compared with what the dataset knows."""
+    from dcompute.dataset.spelled import of_many_types, value_of
     from dcompute.keys import ESCAPED, fingerprint
 
+    is_text = isinstance(given, str) or (isinstance(given, tuple) and given == key)
+    if not is_text and fingerprint(given) == recorded:
+        return given
+    if unsure := of_many_types(key):
+        raise UsageError(
+            f"the key {key.text!r} ({key.kind}) holds {unsure}, and does not tell of which type it was, Python's or that of pandas: pass "
+            "the value that gave the key in the key's place, or the input as value="
+        )
     value = value_of(key)
     if not recorded:
         return value

@@ -18,6 +18,7 @@ from dcompute.dataset.renames import Renames
 from dcompute.dataset.schema import cast as brought
 from dcompute.dataset.state import CountedPart, State
 from dcompute.dataset.store import Store
+from dcompute.errors import UsageError
 
 # of more kinds of columns than this DuckDB makes the union itself, which reads each footer twice more
 _MOST_KINDS = 32
@@ -32,8 +33,8 @@ _NUMBERS = frozenset({"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "U
 def relation(connection: Any, store: Store, state: State) -> Any:
     """The results that count, in the columns and types of the dataset.
 
-    DuckDB reads the files itself, unless it takes a column for another type than Arrow does (durations) or for another column (names that
-    differ in case only), or cannot read from this storage; then all rows are read here, into memory.
+    DuckDB reads the files itself, unless it takes a column for another type than Arrow does (durations) or for another column (a file with
+    names that differ in case only), or cannot read from this storage; then all rows are read here, into memory.
 
     Parameters
     ----------
@@ -48,9 +49,7 @@ def relation(connection: Any, store: Store, state: State) -> Any:
     parts = [part for part in state.counted_parts() if part.rows]
     types = types_of(connection, schema)
     touched = is_hit(state, parts)
-    found = None
-    if parts and _can_be_told(types):
-        found = _of_files(connection, store, parts, types, with_file=touched, renames=state.renames)
+    found = _of_files(connection, store, parts, types, with_file=touched, renames=state.renames) if parts else None
     if found is None:
         return in_memory(connection, reading_results(store, state).to_arrow())
     urls = url_columns(schema)
@@ -69,10 +68,18 @@ def types_of(connection: Any, schema: pa.Schema) -> dict[str, str]:
     Raises
     ------
     UsageError
-        It has no form for one.
+        It has no form for one, or gives one another name.
     """
     refuse_wide_decimals(schema, "DuckDB")
-    return dict(zip(schema.names, map(str, in_memory(connection, schema.empty_table()).types), strict=True))
+    found = in_memory(connection, schema.empty_table())
+    other = {name.casefold() for name, its in zip(schema.names, found.columns, strict=True) if name != its}
+    if other:
+        named = ", ".join(repr(name) for name in schema.names if name.casefold() in other)
+        raise UsageError(
+            f"DuckDB would give other names to some of the columns {named}: its names are not empty, and differ in more than case. Rename "
+            "columns, with rename(), or read those that you need with to_arrow(columns=...), which DuckDB takes too"
+        )
+    return dict(zip(schema.names, map(str, found.types), strict=True))
 
 
 def in_memory(connection: Any, table: pa.Table) -> Any:
@@ -115,8 +122,8 @@ def _of_files(
 
 
 def _can_be_told(names: Collection[str]) -> bool:
-    # to DuckDB "n" and "N" are one name
-    return len({name.casefold() for name in names}) == len(names)
+    # to DuckDB "n" and "N" are one name, and it has no empty one
+    return len({name.casefold() for name in names}) == len(names) and all(names)
 
 
 def _of_alike(connection: Any, store: Store, kind: Alike, types: dict[str, str], with_file: bool, by_name: bool) -> Any:

@@ -10,18 +10,13 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dcompute import zones
+from dcompute.dataset.comparison import comparison
 from dcompute.errors import UsageError
-
-_OPERATORS = {
-    "=": operator.eq, "==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
-}  # fmt: skip
-_BEYOND = 2**63
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +50,7 @@ class Filter:
         ----------
         filters
             An expression of pyarrow, or tuples of column, operator and value as pandas, Dask and pyarrow take them: all in one list must
-            hold, of several lists one.
+            hold, of several lists one; an empty list asks for nothing.
         schema
             The columns there are.
 
@@ -64,7 +59,7 @@ class Filter:
         UsageError
             It is none of these, names a column that is not there, or compares with a value of another type.
         """
-        if filters is None:
+        if filters is None or _is_empty(filters):
             return None
         expression = filters if isinstance(filters, pc.Expression) else _expression(filters, schema)
         empty = schema.empty_table()
@@ -103,6 +98,10 @@ def _no_column(name: Any, schema: pa.Schema) -> UsageError:
     return UsageError(f"there is no column {name!r}: {hint}")
 
 
+def _is_empty(filters: Any) -> bool:
+    return isinstance(filters, (list, tuple)) and all(isinstance(one, list) and not one for one in filters)
+
+
 def _expression(filters: Any, schema: pa.Schema) -> Any:
     try:
         alternatives = filters if isinstance(filters[0], list) else [filters]
@@ -125,28 +124,14 @@ def _expression(filters: Any, schema: pa.Schema) -> Any:
 
 def _comparison(name: str, sign: str, value: Any, schema: pa.Schema) -> Any:
     type_ = schema.field(name).type
-    is_set = isinstance(value, (list, set, tuple)) and sign in ("in", "not in")
-    if pa.types.is_integer(type_):
-        # Arrow compares integers with 1.5 as floats of 32 bits, and refuses those that these do not hold
-        if is_set:
-            value = [one for one in map(_whole, value) if not isinstance(one, float)]
-        elif isinstance(_whole(value), float) and sign in _OPERATORS:
-            return _OPERATORS[sign](pc.field(name).cast(pa.float64(), safe=False), pa.scalar(float(value)))
-        else:
-            value = _whole(value)
-    if is_set and all(one is None for one in value):
+    of_numbers = comparison(name, type_, sign, value)
+    if of_numbers is not None:
+        return of_numbers
+    if sign in ("in", "not in") and isinstance(value, (list, set, tuple)) and all(one is None for one in value):
         # it is nothing that tells its type
         value = pa.array(list(value), type_)
         return pc.field(name).isin(value) if sign == "in" else ~pc.field(name).isin(value)
     return pq.filters_to_expression([(name, sign, value)])
-
-
-def _whole(value: Any) -> Any:
-    """A float that is an integer of 64 bits as that, others as Python's own."""
-    if not isinstance(value, (float, np.floating)):
-        return value
-    number = float(value)
-    return int(number) if abs(number) < _BEYOND and number.is_integer() else number
 
 
 def _try_on_values(expression: Any, schema: pa.Schema) -> None:

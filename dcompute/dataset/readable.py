@@ -104,8 +104,11 @@ class Readable(ABC):
 
         reading = self._results(columns, filters, inputs)
         refuse_wide_decimals(reading.schema, "Polars")
-        found = polars.from_arrow(reading.to_arrow())
+        table = reading.to_arrow()
+        # from Arrow it takes some names for others
+        found = polars.from_arrow(table.rename_columns([str(place) for place in range(table.num_columns)]))
         assert isinstance(found, polars.DataFrame)
+        found.columns = table.column_names
         return found
 
     def to_duckdb(self, connection: Any = None) -> duckdb.DuckDBPyRelation:
@@ -126,7 +129,7 @@ class Readable(ABC):
         MissingExtraError
             DuckDB is not installed.
         UsageError
-            A column has a type that DuckDB has no form for.
+            A column has a type that DuckDB has no form for, or a name that it would change.
         """
         try:
             import duckdb

@@ -7,7 +7,7 @@ name that comes later is a column of its own.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,12 +75,14 @@ def pairs_of(given: Any) -> Pairs:
         raise SchemaError(f'{given!r} renames nothing: say old names and new ones, such as {{"temp": "temperature"}}')
     for old, new in given.items():
         for name in (old, new):
-            if not isinstance(name, str) or not name:
+            if not isinstance(name, str) or not new:
                 raise SchemaError(f"{old!r} cannot be renamed to {new!r}: names of columns are text")
             if not _can_be_held(name):
                 raise SchemaError(f"{old!r} cannot be renamed to {new!r}: {name!r} is no text that Parquet can hold", column=ascii(name))
             if name in _RESERVED:
                 raise SchemaError(f"{old!r} cannot be renamed to {new!r}: every dataset has {name!r} for itself", column=name)
+        if "\0" in new:
+            raise SchemaError(f"{old!r} cannot be renamed to {new!r}: some tools end a name at a zero character", column=new)
         if old == new:
             raise SchemaError(f"{old!r} is renamed to itself: say another name, or leave it out", column=old)
     return tuple(given.items())
@@ -108,6 +110,8 @@ def outstanding(declared: Pairs, columns: Sequence[str], renames: Renames, *, by
     done = {pair for pair in declared if renames.did(*pair)}
     if not by_workload and len(done) < len(declared):
         done = set()
+    if not by_workload:
+        _refuse_return(done, columns)
     due = tuple(pair for pair in declared if pair[0] in columns and pair not in done)
     after = {*columns}.difference(old for old, _ in due)
     for old, new in due:
@@ -122,6 +126,18 @@ def outstanding(declared: Pairs, columns: Sequence[str], renames: Renames, *, by
         if old not in columns and (old, new) not in done and not (by_workload and new in after):
             raise _missing(old, new, columns)
     return due
+
+
+def _refuse_return(done: Collection[tuple[str, str]], columns: Sequence[str]) -> None:
+    """Raise where a column that was renamed so is there again: it is another one, and to do nothing would hide that."""
+    news = {new for _, new in done}
+    for old, new in done:
+        if old in columns and old not in news:
+            raise SchemaError(
+                f"{old!r} cannot be renamed to {new!r}: that was done before, and the results have a column {old!r} again, written since. "
+                f"Give that one another name, or return {new!r} from the workload, and leave this line out",
+                column=old,
+            )
 
 
 def renamed(names: Iterable[str], pairs: Pairs) -> list[str]:

@@ -62,6 +62,8 @@ def declared(schema: Any) -> pa.Schema:
     for name, times in Counter(found.names).items():
         if name in RESERVED:
             raise WorkloadError(f"schema= has the column {name!r}, which every dataset writes itself: leave it out, or rename it")
+        if "\0" in name:
+            raise WorkloadError(f"schema= has the column {name!r}, and some tools end a name at a zero character: leave it out of the name")
         if times > 1:
             raise WorkloadError(f"schema= has the column {name!r} {times} times: names are different")
     for field in found:

@@ -33,6 +33,25 @@ def value_of(key: ItemKey) -> Any:
     return _READERS.get(key.kind, str)(key.text)
 
 
+def of_many_types(key: ItemKey) -> str:
+    """What a key holds that values of several types write alike, with the zone of a time lost; "" where there is no such thing.
+
+    That numbers of NumPy are written as Python's is left out: they are what they equal.
+    """
+    if key.kind in (MAPPING, TUPLE):
+        return _unsure(json.loads(key.text))
+    return _UNSURE.get(key.kind, "")
+
+
+def _unsure(value: Any) -> str:
+    if value is None:
+        return "a missing value"
+    if isinstance(value, dict):
+        tagged = [_UNSURE[name[1:]] for name in value if len(value) == 1 and name[:1] == "$" and name[1:] in _UNSURE]
+        return next(filter(None, [*tagged, *map(_unsure, value.values())]), "")
+    return next(filter(None, map(_unsure, value)), "") if isinstance(value, list) else ""
+
+
 def arguments_of(text: str) -> Mapping[str, Any]:
     """The names and values in a key of kind ``dict``, with values that a column may hold."""
     return {name: _stored(value) for name, value in _opened(json.loads(text)).items()}
@@ -80,6 +99,8 @@ def _timedelta(text: str) -> datetime.timedelta:
     # exact: seconds as a float would lose microseconds of long times
     return datetime.timedelta(microseconds=int(decimal.Decimal(text) * 10**6))
 
+
+_UNSURE = {"datetime": "a time", "timedelta": "a duration"}
 
 _READERS: dict[str, Callable[[str], Any]] = {
     "str": str,

@@ -173,13 +173,14 @@ class Dataset(Readable):
         Parameters
         ----------
         key
-            As the column ``item_key`` has it; or a pair of that and ``key_kind``.
+            As the column ``item_key`` has it; a pair of that and ``key_kind``; or the value that gave it, which is the input then.
         workload
             The function, class or workload: a dataset holds no code.
         params
             As in the run: the dataset holds their digest only, with which these are compared.
         value
-            The input, where the key does not hold it: that of a table with a named index, or with ``key=``.
+            The input, where the key does not hold it: that of a table with a named index, or with ``key=``, and texts with times or missing
+            values, of which it is not known whether they were of pandas.
 
         Returns
         -------

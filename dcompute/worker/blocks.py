@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import pyarrow as pa
@@ -11,6 +11,7 @@ from dcompute.dataset.meeting import is_list
 from dcompute.dataset.schema import cast
 from dcompute.errors import SchemaError
 from dcompute.worker.columns import column, names_of
+from dcompute.worker.values import refuse_zeros
 
 #: More columns than this are not a table any more: the item that goes beyond it fails.
 MOST_COLUMNS = 10_000
@@ -35,7 +36,25 @@ def blocks(entries: Sequence[Entry]) -> list[list[Entry]]:
 
 
 def table_of(block: Sequence[Entry]) -> tuple[pa.Table, Any]:
-    """The rows of a block, and of each row the index of its item."""
+    """The rows of a block, and of each row the index of its item.
+
+    Raises
+    ------
+    SchemaError
+        A column has a name that not all readers read alike, or values that no column holds; or there are too many columns.
+    """
+    table, indexes = _table_of(block)
+    refuse_zeros(_all_names(table.schema))
+    return table, indexes
+
+
+def _all_names(fields: Iterable[pa.Field]) -> Iterator[str]:
+    for field in fields:
+        yield field.name
+        yield from _all_names(field.type.field(place) for place in range(field.type.num_fields))
+
+
+def _table_of(block: Sequence[Entry]) -> tuple[pa.Table, Any]:
     import numpy as np
 
     if isinstance(block[0][1], pa.Table):

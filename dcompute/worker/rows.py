@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, KeysView, Mapping, ValuesView
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from dcompute.errors import SchemaError
-from dcompute.worker.values import PLAIN, SEQUENCES, broken, column_name, is_row, known, mapping, module, type_name
+from dcompute.worker.values import PLAIN, SEQUENCES, broken, column_name, is_row, known, mapping, module, refuse_zeros, type_name
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -108,7 +108,7 @@ def to_table(frame: Any) -> pa.Table:
     import pyarrow as pa
 
     try:
-        table = _from_pandas(frame) if module(frame) == "pandas" else pa.table(frame)
+        table = _opened(frame)
     except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
         if isinstance(error, SchemaError):
             raise
@@ -120,6 +120,21 @@ def to_table(frame: Any) -> pa.Table:
     _refuse_periods(table.schema)
     _refuse_broken(table, type_name(frame))
     return _unmarked(table.replace_schema_metadata(None))
+
+
+def _opened(frame: Any) -> pa.Table:
+    import pyarrow as pa
+
+    if module(frame) == "pandas":
+        return _from_pandas(frame)
+    # handed over as a stream, names would end at a zero character, or end the process
+    if isinstance(frame, pa.RecordBatch):
+        return pa.Table.from_batches([frame])
+    if isinstance(frame, pa.Table):
+        return frame
+    names = getattr(frame, "columns", ())
+    refuse_zeros(names if isinstance(names, (list, tuple)) else ())
+    return pa.table(frame)
 
 
 def _unmarked(table: pa.Table) -> pa.Table:

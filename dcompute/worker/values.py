@@ -8,7 +8,7 @@ import decimal
 import enum
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dcompute.errors import SchemaError
@@ -78,6 +78,15 @@ def column_name(name: Any) -> str:
         f"For many rows return a list of mappings, for one value a list in a column.",
         column=repr(name),
     )
+
+
+def refuse_zeros(names: Iterable[Any]) -> None:
+    """Refuse a name that not all readers read alike."""
+    for name in names:
+        if isinstance(name, str) and "\0" in name:
+            raise SchemaError(
+                f"A result has the column {name!r}, and some tools end a name at a zero character: leave it out of the name.", column=name
+            )
 
 
 def is_row(value: Any) -> bool:

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import dask
 import pyarrow as pa
 import pytest
 
-from dcompute.dataset import Dataset, Store, Writer
+from dcompute.dataset import Dataset, Store, Writer, reading
 from dcompute.dataset import open as open_dataset
 from dcompute.dataset.entries import Add, AddBatch, SetSchema
 from dcompute.dataset.parts import attempts_table, mark_name, results_name, write_attempts, write_results
@@ -43,6 +44,7 @@ def _write(store: Store, number: int) -> tuple[AddBatch, str]:
     keys = [f"{number}-{index}" for index in range(ITEMS)]
     good = [key for index, key in enumerate(keys) if index % 10]
     columns: dict[str, Any] = {"item_key": good * 2, "key_kind": ["str"] * 2 * len(good), "n": list(range(2 * len(good)))}
+    columns["pair"] = [[number, n] for n in columns["n"]]
     if number == BATCHES:
         columns["late"] = ["x"] * 2 * len(good)
     table = marked(pa.table(columns))
@@ -109,6 +111,20 @@ def test_a_dataset_reads_on_workers_in_other_processes(written: Store, client: A
     """What a partition needs travels to a worker."""
     check(open_dataset(written.url))
     assert client.cluster is not None
+
+
+def test_columns_with_lists_are_shuffled_in_tasks(written: Store, client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The way that the documentation gives where Dask's own shuffle on a cluster does not know Arrow's nested types."""
+    monkeypatch.setattr(reading, "PARTITION_FILES", 2)
+    results = open_dataset(written.url).results(columns=["n", "pair"])
+    assert results.npartitions > 1
+    with dask.config.set({"dataframe.shuffle.method": "tasks"}):
+        found = results.set_index("n").compute()
+        both = results.merge(results[["n"]].drop_duplicates(), on="n").compute()
+    assert client.cluster is not None
+    for pairs in (zip(found.index, found["pair"], strict=True), zip(both["n"], both["pair"], strict=True)):
+        told = sorted((n, *map(int, pair)) for n, pair in pairs)
+        assert told == [(n, number, n) for n in range(90) for number in range(1, BATCHES + 1)]
 
 
 def test_a_dataset_travels(written: Store) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
 import dcompute as dc
 from dcompute.errors import UsageError
+from dcompute.keys import derive
 
 
 def simulated(alpha: float, member: int, scale: int = 1) -> dict[str, Any]:
@@ -33,6 +36,18 @@ def named(name: str, size: int) -> dict[str, Any]:
     return {"text": name * size}
 
 
+def kinds(**row: Any) -> dict[str, Any]:
+    """Which types it was given, and in which zone."""
+    return {name: f"{type(value).__name__} {getattr(value, 'tzinfo', None)}" for name, value in row.items()}
+
+
+def kind(value: Any) -> dict[str, Any]:
+    return {"value": type(value).__name__}
+
+
+OF_PANDAS = {"a time": pd.Timestamp("2024-03-30", tz="Europe/Berlin"), "a duration": pd.Timedelta(1, "s"), "a missing value": pd.NA}
+
+
 def typed(spans: Any) -> dict[str, Any]:
     return {"types": [type(spans).__name__, type(spans[0]).__name__]}
 
@@ -48,6 +63,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         dc.map(simulated, dc.grid(alpha=[0.5, 2.0], member=[1, 2]), folder / "grid", params={"scale": 3}, seed=7),
         dc.map(lines, dc.files(f"{folder}/*.txt"), folder / "files"),
         dc.map(named, table, folder / "table"),
+        dc.map(kinds, pd.DataFrame({"value": pd.Series([*OF_PANDAS.values(), "b"], dtype=object)}), folder / "rows"),
+        dc.map(kind, [np.int64(7), 8, datetime(2024, 5, 1)], folder / "kinds"),
         dc.map(typed, dc.grid(spans=[((1, 2),), [[3, 4]]]), folder / "spans"),
     ]
     for run in runs:
@@ -118,6 +135,29 @@ def test_an_input_that_the_key_does_not_hold_is_passed(folder: Path) -> None:
     assert dataset.reproduce("second", named, value={"name": "b", "size": 2}) == {"text": "bb"}
     with pytest.raises(UsageError, match=r"the key '\w+' \(str\) does not hold its input"):
         dataset.results(inputs=True)
+
+
+@pytest.mark.parametrize("what", OF_PANDAS)
+def test_a_row_is_reproduced_with_the_types_that_it_had(folder: Path, what: str) -> None:
+    """A key does not tell those of pandas from Python's: its text is refused where that matters, and the row itself is passed as it is."""
+    dataset, row = dc.open(folder / "rows"), {"value": OF_PANDAS[what]}
+    text, _ = derive(row)
+    with pytest.raises(UsageError, match=f"holds {what}, and does not tell of which type it was.*value="):
+        dataset.reproduce(text, kinds)
+    expected = dataset.to_arrow(["value"], filters=[("item_key", "==", text)]).to_pylist()[0]
+    assert dataset.reproduce(row, kinds) == dataset.reproduce(text, kinds, value=row) == expected == kinds(**row)
+
+
+def test_a_value_in_the_place_of_its_key_is_the_input(folder: Path) -> None:
+    """Of the type that it has there; texts of keys that leave nothing open are enough."""
+    dataset = dc.open(folder / "kinds")
+    assert dataset.to_arrow(["value"], filters=[("item_key", "==", "7")]).to_pylist() == [dataset.reproduce(np.int64(7), kind)]
+    assert dataset.reproduce(np.int64(7), kind) == {"value": "int64"}
+    assert dataset.reproduce("8", kind) == dataset.reproduce(("8", "int"), kind) == {"value": "int"}
+    assert dataset.reproduce(datetime(2024, 5, 1), kind) == {"value": "datetime"}
+    with pytest.raises(UsageError, match="holds a time"):
+        dataset.reproduce("2024-05-01T00:00:00", kind)
+    assert dc.open(folder / "rows").reproduce('{"value":"b"}', kinds) == {"value": "str None"}
 
 
 def test_an_item_that_is_not_there_is_named(folder: Path) -> None:

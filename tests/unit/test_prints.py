@@ -107,10 +107,10 @@ def test_a_touched_file_is_reproduced(folder: Path) -> None:
     path = folder / "a"
     recorded = read(dc.files(path, fingerprint="content"))["a"]
     os.utime(path, (NOW, NOW))
-    assert _input(ItemKey(str(path), "str"), recorded) == str(path)
+    assert _input(ItemKey(str(path), "str"), recorded, str(path)) == str(path)
     path.write_text("A")
     with pytest.raises(UsageError, match="is another one"):
-        _input(ItemKey(str(path), "str"), recorded)
+        _input(ItemKey(str(path), "str"), recorded, str(path))
 
 
 # ------------------------------------------------------------------------------------------------------------------------- settle

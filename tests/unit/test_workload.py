@@ -174,6 +174,7 @@ def test_a_lambda_knows_that_its_name_tells_nothing() -> None:
         ({"item_key": "string"}, "'item_key', which every dataset writes itself"),
         (pa.schema([("a", pa.int64()), ("a", pa.int64())]), "'a' 2 times"),
         ({"a": "intt"}, "'intt' for column 'a', which is no type"),
+        ({"a\0b": "int64"}, "zero character"),
         ({5: "int64"}, "5 .*names of columns are text"),
         ([("a", pa.int64(), "more")], "say names and types"),
         (pa.schema([pa.field("a", pa.int64(), nullable=False)]), "nullable=False"),

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import dcompute as dc
 from dcompute.dataset import Dataset, Store, duck
-from dcompute.errors import DatasetCorruptError, MissingExtraError
+from dcompute.errors import DatasetCorruptError, MissingExtraError, UsageError
 
 duckdb = pytest.importorskip("duckdb")
 polars = pytest.importorskip("polars")
@@ -105,11 +105,17 @@ def test_what_duckdb_takes_for_another_type_comes_through_arrow(scene: Any, did:
     assert (relation.fetchall(), str(relation.types[2])) == ([("a", "str", datetime.timedelta(seconds=1), "p")], "INTERVAL")
 
 
-def test_names_that_differ_in_case_only_are_two_columns(scene: Any, did: Any) -> None:
-    """DuckDB takes both for one name: neither takes the other's values."""
-    scene.open().add(did("a", rows=[{"n": 1, "N": 7}])).add(did("b", rows=[{"N": 2}])).publish()
-    found = dc.open(scene.store.url).to_duckdb().fetchall()
-    assert found == [("a", "str", 1, 7), ("b", "str", None, 2)]
+@pytest.mark.parametrize(
+    ("row", "named"), [({"n": 1, "x": 3, "N": 7}, "'n', 'N'"), ({"": 1, "x": 2}, "''"), ({"a\0b": 1}, r"'a\\x00b'")], ids=str
+)
+def test_names_that_duckdb_does_not_have_are_told(scene: Any, did: Any, row: dict[str, Any], named: str) -> None:
+    """It would give the columns other ones; all other tools have them as they are."""
+    opened = dc.open(scene.open().add(did("a", rows=[row])).publish().store.url)
+    for one in (opened, dc.open([opened])):
+        with pytest.raises(UsageError, match=f"other names to some of the columns {named}: its names"):
+            one.to_duckdb()
+    for found in (opened.to_arrow().to_pylist(), opened.to_polars().to_dicts(), opened.to_pandas().to_dict("records")):
+        assert found == [{"item_key": "a", "key_kind": "str", **row}]
 
 
 KEYS = "abc"

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from dcompute.dataset.parts import RECEIPT, mark_name, results_name
 from dcompute.dataset.schema import from_text, join, to_text
+from dcompute.errors import SchemaError
 from dcompute.records import ATTEMPT_COLUMNS, FAILED, SUCCEEDED, BatchSpec, Failure, ItemKey, Kind, Receipt, RunSpec
 from dcompute.worker.briefing import DETAILED
 from dcompute.worker.rows import decode, encode, to_rows
@@ -193,6 +194,32 @@ def test_of_types_that_cannot_meet_the_later_item_fails(
     assert made.attempts.column("message").to_pylist()[guilty] == failure.message
     assert made.attempts.column("rows").to_pylist()[guilty] == 0
     assert made.attempts.column("outcome").to_pylist().count(FAILED) == 1
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        {"a\0b": 1},
+        [{"a": 1}, {"a\0": 1}],
+        {"a": {"b\0": 1}},
+        {"a": [{"b\0": 1}]},
+        pd.DataFrame({"\0a": [1]}),
+        pa.record_batch({"a\0b": [1]}),
+    ],
+    ids=repr,
+)
+def test_a_name_with_a_zero_character_fails_its_item_only(make: Callable[..., Made], result: Any) -> None:
+    """Tools that end the name there would give the column another one, or not read the dataset at all."""
+    made = make([{"a": None}, result, {"a": None}])
+    assert (made.failed, made.column("item_key")) == ([1], ["k0", "k2"])
+    assert "end a name at a zero character: leave it out" in made.receipt.failures[0].message
+
+
+def test_a_name_with_a_zero_character_is_refused_before_polars_hands_it_over() -> None:
+    """Where it would end the process."""
+    polars = pytest.importorskip("polars")
+    with pytest.raises(SchemaError, match="end a name at a zero character"):
+        to_rows(polars.DataFrame({"a\0b": [1]}))
 
 
 @pytest.mark.parametrize("value", [2**64, -(2**63) - 1, "\ud800", Decimal("NaN"), np.longdouble(1), Decimal("1E+80")])

@@ -195,6 +195,13 @@ def test_columns_are_renamed_again_and_again(store):
     assert rows(store) == {"a": {"z": 1}, "b": {"z": 2, "y": 20}, "c": {"z": 3, "y": 30, "w": 300}}
 
 
+def test_a_name_that_tools_do_not_take_is_renamed(store):
+    """One that is empty, or has a zero character, of an older version."""
+    run_of(store, {"a": {"": 1, "x\0y": 2}})
+    rename(store, {"": "x", "x\0y": "y"})
+    assert told(dc.open(store.path("")).to_duckdb().to_arrow_table()) == {"a": {"x": 1, "y": 2}}
+
+
 def test_names_that_differed_in_case_only_when_they_were_written(store):
     """To DuckDB they are one name: after one of them was renamed no value of the other is lost."""
     run_of(store, {"a": {"n": 1, "N": 2}})
@@ -280,11 +287,23 @@ def test_a_copy_has_the_new_names(mixed, tmp_path):
     assert told(dc.open(tmp_path / "copy").to_arrow()) == EXPECTED
 
 
-def test_the_same_renaming_again_does_nothing(mixed):
-    """Neither a second time, nor after a later column took the old name."""
+@pytest.mark.parametrize("columns", [{"x": "y"}, {"x": "y", "y": "x"}, {"x": "y", "y": "z"}], ids=str)
+def test_the_same_renaming_again_does_nothing(store, columns):
+    """Neither where the old name is gone, nor where another column has it by the same renaming."""
+    run_of(store, {"a": {"x": 1} if len(columns) == 1 else {"x": 1, "y": 2}})
+    rename(store, columns)
+    number, found = open_dataset(store)[1].number, rows(store)
+    assert rename(store, columns).columns == {}
+    assert (open_dataset(store)[1].number, rows(store)) == (number, found)
+
+
+def test_a_column_that_came_back_is_not_passed_over(mixed):
+    """It was written under the old name since, and is another column: who renames it again is told, and nothing is done."""
     number = open_dataset(mixed)[1].number
-    assert rename(mixed, {"old": "new"}).columns == {}
+    with pytest.raises(SchemaError, match="done before, and the results have a column 'old' again, written since"):
+        rename(mixed, {"old": "new"})
     assert open_dataset(mixed)[1].number == number
+    assert rename(mixed, {"old": "other"}).columns == {"old": "other"}
 
 
 @pytest.mark.parametrize(
@@ -299,6 +318,7 @@ def test_the_same_renaming_again_does_nothing(mixed):
         ({"temps": "temps"}, "itself"),
         ({"temps": ""}, "text"),
         ({"temps": 3}, "text"),
+        ({"temps": "t\0"}, "zero character"),
         ({"temps": "t\ud800"}, "text that Parquet can hold"),
         ({"temps\udcff": "t"}, "text that Parquet can hold"),
         ({}, "nothing"),
