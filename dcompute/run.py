@@ -261,9 +261,14 @@ class Run:
         return f"<Run {self.id} of {self._driver.assignment.spec.workload} into {self.url}: {self._driver.snapshot().state}>"
 
     def _repr_html_(self) -> str:
+        from html import escape
+
         from dcompute.progress import as_html
 
-        return as_html(self._driver.snapshot())
+        snapshot = self._driver.snapshot()
+        told = "" if snapshot.state == "running" else f"<pre>{escape(str(self.summary()))}</pre>"
+        what = f"<b>{escape(self._driver.assignment.spec.workload)}</b> into {escape(self.url)}, run {escape(self.id)}"
+        return f"<div>{what}</div>{as_html(snapshot)}{told}"
 
 
 def preview(workload: Any, inputs: Any, dataset: Any, **options: Any) -> Preview:

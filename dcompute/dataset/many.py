@@ -91,6 +91,9 @@ class Datasets(Readable):
     def __repr__(self) -> str:
         return f"<Datasets {', '.join(self.urls)}>"
 
+    def _repr_html_(self) -> str:
+        return "<hr>".join(one._repr_html_() for one in self._datasets)
+
     def labelled(self) -> Datasets:
         """The same, with a last column ``dataset`` in all that is read: the URL of the dataset that a row is of."""
         return Datasets(self._datasets, column=True)

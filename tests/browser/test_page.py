@@ -151,16 +151,21 @@ def test_an_empty_dataset_has_a_page_too(browser: Browser, tmp_path: Path) -> No
     assert seen.said == []
 
 
-def test_what_a_notebook_shows_of_a_run_and_a_dataset(browser: Browser, tmp_path: Path) -> None:
-    """The pieces of HTML for notebooks draw without a script and load nothing."""
-    with dc.map(work, range(1, 11), tmp_path / "x <i>y</i>") as run:
+def test_what_a_notebook_shows(browser: Browser, tmp_path: Path) -> None:
+    """The pieces of HTML of a run, of one dataset or several, and of a report draw without a script and load nothing."""
+    with dc.map(work, range(1, 12), tmp_path / "x <i>y</i>") as run:
         run.wait(progress="quiet")
     path = tmp_path / "notebook.html"
-    shown = dc.open(tmp_path / "x <i>y</i>")._repr_html_()
-    path.write_text(f"<!doctype html><meta charset=utf-8><link rel=icon href='data:,'>{run._repr_html_()}<hr>{shown}", encoding="utf-8")
+    url = tmp_path / "x <i>y</i>"
+    report = dc.Report("means", str(url), lambda raw: raw[["item_key"]])
+    report.run()
+    shown = "<hr>".join(one._repr_html_() for one in (run, dc.open(url), dc.open([str(url)]), report))
+    path.write_text(f"<!doctype html><meta charset=utf-8><link rel=icon href='data:,'>{shown}", encoding="utf-8")
     seen = opened(browser, path, script=False)
     shot(seen, "notebook")
     assert "x <i>y</i>" in seen.page.inner_text("body")
-    assert "succeeded" in seen.page.inner_text("table")
+    assert "succeeded" in seen.page.locator("table").first.inner_text()
+    assert "1 failed: 1 permanent" in seen.page.inner_text("pre")
+    assert "means: up to date" in seen.page.inner_text("body")
     assert seen.page.locator("script").count() == 0
     assert (seen.said, seen.asked) == ([], [])
