@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dcompute.dataset.entries import Action, Adopted, Entry, Vacuum
-from dcompute.dataset.listing import below
-from dcompute.dataset.names import ATTEMPTS, DATASET, REPORTS, RESULTS, entry_name, new_id, started_name
+from dcompute.dataset.listing import names_of_reports
+from dcompute.dataset.names import ATTEMPTS, DATASET, RESULTS, entry_name, new_id, started_name
 from dcompute.dataset.parts import gone
 from dcompute.dataset.produced import has_files, listed, named
 from dcompute.dataset.remote import together
@@ -82,7 +82,12 @@ def copy(store: Store, target: Store, at: int | None = None) -> Copied:
     create_dataset(target)
     size = sum(target.size(name) if expected is None else expected for name, expected in sizes.items())
     return Copied(
-        url=store.url, to=target.url, number=state.number, files=len(sizes) + claims + state.number, bytes=size, reports=_reports(store)
+        url=store.url,
+        to=target.url,
+        number=state.number,
+        files=len(sizes) + claims + state.number,
+        bytes=size,
+        reports=names_of_reports(store),
     )
 
 
@@ -91,12 +96,6 @@ def _parts(state: State) -> dict[str, int | None]:
     marks: dict[str, int | None] = {counted.mark: None for counted in state.batches}
     quarantine = {part.name: part.size for part in state.quarantine_parts()}
     return {part.name: part.size for part in state.counted_parts()} | quarantine | marks
-
-
-def _reports(store: Store) -> tuple[str, ...]:
-    """Names of the reports that were published in a dataset."""
-    places = (name.split("/") for name in below(store, REPORTS))
-    return tuple(sorted({place[1] for place in places if place[2:3] == ["versions"]}))
 
 
 class _Carrier:

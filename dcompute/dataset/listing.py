@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from dcompute.dataset.names import REPORTS
 from dcompute.dataset.store import Store
 from dcompute.errors import StoreError
 
@@ -41,6 +42,12 @@ def below(store: Store, folder: str) -> dict[str, File]:
     cut = len(root.strip("/")) + 1
     found = {f"{folder}/{path.lstrip('/')[cut:]}": _file(info) for path, info in infos.items()}
     return {name: file for name, file in found.items() if file is not None}
+
+
+def names_of_reports(store: Store) -> tuple[str, ...]:
+    """Of the reports that were published in a dataset; sorted."""
+    places = (name.split("/") for name in below(store, REPORTS))
+    return tuple(sorted({place[1] for place in places if place[2:3] == ["versions"]}))
 
 
 def _asked(store: Store, folder: str, act: Callable[[], Any], *, deep: bool = False) -> Any:

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from html import escape
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import pyarrow as pa
 
+from dcompute.dataset.many import Datasets
 from dcompute.dataset.readable import Readable
+from dcompute.dataset.status import Dataset
 from dcompute.errors import MissingExtraError
 from dcompute.report import failures, resources, runs, scaling, throughput
+from dcompute.report.freshness import Freshness
+from dcompute.report.lying import freshness_of
 from dcompute.report.tally import Counted, Tally, gather
 
 #: Rows of a table on the page, and bins of a run in its plots.
@@ -72,7 +76,8 @@ def page(dataset: Readable) -> str:
         raise MissingExtraError('an HTML report needs Bokeh: pip install "dcompute[report]"') from error
     fresh = freshness(dataset)
     tables = tables_of(gather(dataset.attempts(), _TALLIES))
-    return written(_title(dataset), fresh, tables)
+    lying = [one for each in (dataset if isinstance(dataset, Datasets) else (dataset,)) for one in freshness_of(cast("Dataset", each))]
+    return written(_title(dataset), fresh, tables, lying)
 
 
 def tables_of(counted: Counted) -> Tables:
@@ -101,8 +106,8 @@ def freshness(dataset: Any) -> str:
     return f"{number}, {'; '.join(dict.fromkeys(parts))}; written {_time(datetime.now(UTC))}"
 
 
-def written(title: str, fresh: str, tables: Tables) -> str:
-    """The page, from what it says."""
+def written(title: str, fresh: str, tables: Tables, lying: Sequence[Freshness] = ()) -> str:
+    """The page, from what it says; with the freshness of the reports that lie in the dataset."""
     from dcompute.report.plots import embedded
 
     head, bodies = embedded(tables)
@@ -113,6 +118,7 @@ def written(title: str, fresh: str, tables: Tables) -> str:
         _section("Resources", "Where the time of the slots went.", bodies, ("idle",), _resources(tables.resources)),
         _section("Scaling", "What more slots at work gave, over all runs.", bodies, ("scaling",), _scaling(tables)),
         _section("Runs", "The oldest first.", bodies, ("runs",), _table(tables.history, _HISTORY, newest=True)),
+        _section("Reports", "Those that lie in the dataset, and what it has since they were computed.", {}, (), _lying(lying)),
     ]
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
@@ -124,7 +130,8 @@ def written(title: str, fresh: str, tables: Tables) -> str:
 
 def _section(name: str, about: str, bodies: Mapping[str, str], plots: Sequence[str], table: str = "") -> str:
     drawn = "".join(bodies[plot] for plot in plots if plot in bodies)
-    return f"<section><h2>{name}</h2><p>{about}</p>{drawn or '<p>Nothing yet.</p>'}{table}</section>" if drawn or table else ""
+    nothing = "<p>Nothing yet.</p>" if plots else ""
+    return f"<section><h2>{name}</h2><p>{about}</p>{drawn or nothing}{table}</section>" if drawn or table else ""
 
 
 def _figures(summary: pa.Table) -> str:
@@ -156,6 +163,11 @@ _FAILURES = {"by": "", "name": "", "attempts": "", "share": "share", "last": "",
 _RESOURCES = {"workload": "", "version": "", "host": "", "attempts": "", "cores": "", "bottleneck": "", "duration_p50": "seconds",
               "duration_p95": "seconds", "memory_p95": "bytes", "memory_max": "bytes", "slots": "", "busy": "share"}  # fmt: skip
 _STEPS = {"from": "", "to": "", "seconds": "seconds", "rate": "", "efficiency": "share", "marginal": "share"}
+
+
+def _lying(reports: Sequence[Freshness]) -> str:
+    lines = "".join(f"<li>{escape(line)}</li>" for one in reports for line in str(one).splitlines())
+    return f"<ul id='reports'>{lines}</ul>" if lines else ""
 
 
 def _failures(table: pa.Table) -> str:

@@ -160,7 +160,7 @@ class Table(Source):
         known = {place.url: place for place in places}
         if known.keys() != {one.url for one in each}:
             return Behind(reason=_elsewhere([one.url for one in each], list(known)))
-        found = [_behind(one, known[one.url]) for one in each]
+        found = [behind(one, known[one.url]) for one in each]
         times = [one.since for one in found if one.since is not None]
         reasons = [one.reason for one in found if one.reason]
         return Behind(commits=sum(one.commits for one in found), since=min(times, default=None), reason="; ".join(reasons))
@@ -275,7 +275,8 @@ def _elsewhere(now: Sequence[str], before: Sequence[str]) -> str:
     return f"it was computed from {gone[0]}, not from {came[0]}"
 
 
-def _behind(dataset: Dataset, place: Place) -> Behind:
+def behind(dataset: Dataset, place: Place) -> Behind:
+    """What a dataset has since a place."""
     if dataset_id(dataset._store) != place.id:
         return Behind(reason=f"the dataset at {place.url} is another one than it was")
     log = Log(dataset._store)

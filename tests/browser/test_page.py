@@ -141,6 +141,24 @@ def test_what_users_wrote_stays_text(browser: Browser, dataset: dc.Dataset, tmp_
     assert not re.search(r"<script>document\.title", path.read_text())
 
 
+def test_the_page_says_how_fresh_the_reports_in_the_dataset_are(browser: Browser, tmp_path: Path) -> None:
+    """Those that were published there, with what came since; one that was computed from another too."""
+    url = str(tmp_path / "lab")
+    dc.map(work, [1, 2], url).wait(progress="quiet")
+    first = dc.Report("first", url, lambda raw: raw[["item_key", "total"]])
+    second = dc.Report("second", {"first": first}, lambda first: first[["total"]])
+    second.run(upstream=True)
+    dc.map(work, [1, 2, 3], url).wait(progress="quiet")
+    first.run()
+    dc.map(work, [1, 2, 3, 4], url).wait(progress="quiet")
+    path = tmp_path / "report.html"
+    path.write_text(page_of(dc.open(url)), encoding="utf-8")
+    told = opened(browser, path).page.inner_text("#reports")
+    assert "first: behind by 1 commit" in told
+    assert "version 2" in told
+    assert "second: behind by 1 commit" in told
+
+
 def test_an_empty_dataset_has_a_page_too(browser: Browser, tmp_path: Path) -> None:
     """Without an attempt the page says so and is as silent."""
     dc.map(work, [], tmp_path / "empty").wait(progress="quiet")
