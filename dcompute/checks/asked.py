@@ -52,6 +52,11 @@ def asked(column: pa.ChunkedArray, dtype: Any, coerces: bool) -> Asked:
     return Asked(values, is_missing, is_other)
 
 
+def unseen(column: pa.ChunkedArray) -> Asked:
+    """A column that nothing is asked of, which is not read for it."""
+    return Asked(plain(column.slice(0, 0)), np.asarray(column.is_null(nan_is_null=True)), np.zeros(len(column), dtype=bool))
+
+
 def _is_any(dtype: Any) -> bool:
     """Also categories that are not named: any value is one, and their type would be that of those that happen to be there."""
     return dtype is None or getattr(dtype, "categories", dtype) is None
@@ -62,7 +67,7 @@ def _none(dtype: Any) -> Any:
     import pandas as pd
 
     type_ = dtype.type
-    is_known = isinstance(type_, np.dtype | pd.api.extensions.ExtensionDtype) and getattr(type_, "kind", "O") != "U"
+    is_known = isinstance(type_, pd.api.extensions.ExtensionDtype) or (isinstance(type_, np.dtype) and type_.kind != "U")
     return pd.Series([], dtype=type_ if is_known else object, index=np.array([], dtype=np.int64))
 
 
@@ -196,7 +201,9 @@ def _source(values: pa.ChunkedArray, dtype: Any) -> Any:
     type_ = values.type
     if pa.types.is_integer(type_):
         return pd.Series(values.to_pandas())
-    if kind_of(type_) == NUMBER or pa.types.is_nested(type_):
+    if pa.types.is_decimal(type_):
+        return objects(values).map(lambda value: int(value) if value == value.to_integral_value() else value).astype(object)
+    if pa.types.is_floating(type_) or pa.types.is_nested(type_):
         return objects(values)
     found = plain(values)
     if kind_of(type_) == TEXT and getattr(dtype.type, "kind", "") == "M" and not dtype.to_datetime_kwargs:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dcompute import zones
-from dcompute.checks.asked import Asked, asked
+from dcompute.checks.asked import Asked, asked, unseen
 from dcompute.checks.forms import Check, Said
 from dcompute.checks.natural import Mask, as_object
 from dcompute.errors import CheckError, MissingExtraError
@@ -70,8 +70,11 @@ class _Rows:
         self._wanted = {name: _wanted(check.given, name) for name in self._table.column_names}
         self._columns: dict[str, Asked] = {}
         for name in self._table.column_names:
-            column = self._wanted[name]
-            self._columns[name] = asked(self._table.column(name), *_type_of(check.given, column))
+            dtype, coerces = _type_of(check.given, self._wanted[name])
+            if self._wanted[name] is None and dtype is None and not check.given.checks:
+                self._columns[name] = unseen(self._table.column(name))
+            else:
+                self._columns[name] = asked(self._table.column(name), dtype, coerces)
         self._optional = set(_optional(check.given, self._table))
         self._rest = np.ones(table.num_rows, dtype=bool)
 
@@ -215,25 +218,32 @@ def _found(check: Check, schema: Any, frame: Any, errors: Any) -> Iterator[tuple
         with _switched_on():
             schema.validate(frame, lazy=True)
     except errors.SchemaErrors as found:
+        _refuse_raised(check, found.schema_errors, errors)
         cases = found.failure_cases
         columns = (cases[name].tolist() for name in ("schema_context", "column", "check", "failure_case", "index"))
         for context, column, rule, value, index in zip(*columns, strict=True):
-            yield from _of_case(check, len(frame), (context, column, rule, value, index))
+            yield from _of_case(len(frame), (context, column, rule, value, index))
     except errors.SchemaError as found:
         raise CheckError(f"the check {check.name!r} cannot be asked: {found}", check=check.name) from found
     except (Exception, SystemExit) as error:
         raise CheckError(f"the check {check.name!r} raised {type(error).__name__}: {error}", check=check.name) from error
 
 
-def _of_case(check: Check, count: int, case: tuple[Any, ...]) -> Iterator[tuple[int, str]]:
+def _refuse_raised(check: Check, found: Iterable[Any], errors: Any) -> None:
+    """Raise where a rule did: pandera says that all it was asked of fails."""
+    for error in found:
+        if error.reason_code is errors.SchemaErrorReason.CHECK_ERROR:
+            rule = getattr(error.check, "error", None) or getattr(error.check, "name", None) or error.check
+            raise CheckError(f"the check {check.name!r}: {rule} raised {error.failure_cases}", check=check.name)
+
+
+def _of_case(count: int, case: tuple[Any, ...]) -> Iterator[tuple[int, str]]:
     context, column, rule, value, index = case
     where = f"{column}: " if isinstance(column, str) and context == "Column" else ""
     text = f"{where}{rule} fails for {shown_value(str(column), value)}"
     if index is not None and index == index:  # not a number
         yield int(index), text
         return
-    if isinstance(value, str) and "Error(" in value and rule != "column_in_dataframe":
-        raise CheckError(f"the check {check.name!r}: {rule} raised {value}", check=check.name)
     # it is the column that fails, and with it each of its rows
     yield from ((place, text) for place in range(count))
 

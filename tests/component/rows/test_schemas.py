@@ -214,6 +214,16 @@ def test_a_rule_that_raises_for_rows_together_is_asked_of_fewer() -> None:
     assert judge(checks_of(schema), pa.table({"x": [1, -1, 2, 3, -3]})).rows.tolist() == [1, 4]
 
 
+def test_a_rule_that_raises_what_is_called_no_error_is_at_fault() -> None:
+    """Its rows are not said to fail."""
+
+    def stopping(_: Any) -> Any:
+        raise StopIteration("enough")
+
+    with pytest.raises(CheckError, match=r'"?sane"?.*StopIteration\("enough"\)'):
+        judge(checks_of({"sane": Schema({"x": Column(int, Check(stopping))})}), pa.table({"x": [1]}))
+
+
 @settings(max_examples=120, deadline=None)
 @given(schema=schemas() | st.just(Typed), rows=tables(), data=st.data())
 def test_a_row_passes_or_not_whichever_rows_share_its_table(schema: Any, rows: list[dict[str, Any]], data: st.DataObject) -> None:
