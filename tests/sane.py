@@ -6,6 +6,7 @@ from dcompute import zones
 
 with zones.kept():
     import pandera.pandas as pandera
+    from pandera import dtypes
     from pandera.config import config_context
 
-__all__ = ["config_context", "pandera"]
+__all__ = ["config_context", "dtypes", "pandera"]

@@ -10,6 +10,7 @@ from dcompute.errors import DcomputeError, WorkloadError
 from dcompute.records import CHECK_NAMES
 
 _CHANGES = "it would judge other rows than those that are written"
+_BESIDE = "rows are judged by themselves, and which are beside each other is chance"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,8 +80,16 @@ def name_of(name: Any, given: Any) -> str:
         return str(name)
     if is_expression(given):
         return str(given)
-    own = getattr(given, "name", None) if is_pandera(given) else getattr(given, "__name__", None)
-    return str(own or type(given).__name__)
+    if is_pandera(given):
+        return str(_name_of_schema(given) or type(given).__name__)
+    return str(getattr(given, "__name__", None) or type(given).__name__)
+
+
+def _name_of_schema(given: Any) -> Any:
+    if not isinstance(given, type):
+        return getattr(given, "name", None)
+    # a model's attributes are columns, also one that is called "name"
+    return getattr(getattr(given, "Config", None), "name", None) or given.__name__
 
 
 def refuse_doubles(names: list[str], argument: str, error: Callable[[str], DcomputeError]) -> None:
@@ -125,7 +134,8 @@ def _refuse_options(name: str, schema: Any, argument: str) -> None:
             "add_missing_columns": (getattr(part, "add_missing_columns", False), _CHANGES),
             "default": (getattr(part, "default", None) is not None, _CHANGES),
             "n_failure_cases": (any(rule.n_failure_cases is not None for rule in part.checks), "other rows would pass silently"),
-            "unique": (part.unique, "rows are judged by themselves, and which are beside each other is chance"),
+            "unique": (part.unique, _BESIDE),
+            "groupby": (any(rule.groupby is not None for rule in part.checks), _BESIDE),
             "index": (getattr(part, "index", None) is not None, "rows have none"),
         }
         for option, (is_used, why) in reasons.items():

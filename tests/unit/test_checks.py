@@ -45,6 +45,26 @@ def test_one_several_or_by_name(given: Any, names: list[str]) -> None:
     assert [check.name for check in checks_of(given)] == names
 
 
+class First(pandera.DataFrameModel):  # type: ignore[misc]
+    """With a column that is called as the attribute of a schema."""
+
+    name: str
+
+
+class Second(pandera.DataFrameModel):  # type: ignore[misc]
+    x: int
+
+    class Config:
+        name = "sane"
+
+
+def test_models_of_pandera_have_the_names_of_their_classes() -> None:
+    """Or that of their configuration; several stand in a list."""
+    assert [check.name for check in checks_of([First, Second, pandera.DataFrameSchema(name="a"), pandera.DataFrameSchema()])] == [
+        "First", "sane", "a", "DataFrameSchema",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [
@@ -112,6 +132,7 @@ def test_they_travel_and_none_are_nothing() -> None:
         (pandera.DataFrameSchema(checks=pandera.Check(lambda frame: frame.x > 0, n_failure_cases=1)), "n_failure_cases"),
         (pandera.DataFrameSchema({"x": pandera.Column(int, unique=True)}), "unique of 'x'"),
         (pandera.DataFrameSchema({"x": pandera.Column(int)}, unique=["x"]), "unique"),
+        (pandera.DataFrameSchema(checks=pandera.Check(len, groupby="y")), "groupby"),
         (pandera.DataFrameSchema(index=pandera.Index(int, pandera.Check.gt(3))), "index"),
     ],
 )
