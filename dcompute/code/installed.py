@@ -22,6 +22,12 @@ def is_installed(module: str) -> bool:
     return any(_is_below(path) for path in (_places(imported) if imported is not None else found_at(top)))
 
 
+def is_users(file: str) -> bool:
+    """Whether code in a file is the user's own."""
+    path = Path(file).resolve()
+    return path.suffix == ".py" and not _is_below(path) and not path.is_relative_to(Path(__file__).resolve().parents[1])
+
+
 def found_at(module: str) -> list[Path]:
     """The file, or the folders, of a top-level module or package that is not imported; nothing where there is none."""
     try:

@@ -121,7 +121,7 @@ def busy(store: Store, driver: Open) -> DatasetBusy:
     since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(driver.at))
     return DatasetBusy(
         f"another driver writes to {store.url}: run {driver.run} on {driver.host}, process {driver.pid}, since {since}. "
-        "Wait for it to end, cancel it (dcompute cancel), or fence it off with takeover=True",
+        "Wait for it to end, cancel it (dcompute cancel), or fence it off by a run with takeover=True",
         host=driver.host,
         pid=driver.pid,
         since=driver.at,

@@ -75,7 +75,8 @@ def seconds_of(retention: Any) -> float:
         seconds = float(parse_timedelta(retention) if isinstance(retention, str | timedelta) else retention)
     except (TypeError, ValueError, KeyError, IndexError):
         seconds = math.nan
-    if not 0 <= seconds < math.inf:
+    # a text of digits alone may mean days to who types it, and would be seconds
+    if not 0 <= seconds < math.inf or (seconds and isinstance(retention, str) and retention.strip().replace(".", "").isdigit()):
         raise UsageError(f'retention={retention!r} is no time: say one such as "7 days", "12 h" or 0')
     return seconds
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from dcompute.code.installed import is_users
 from dcompute.dataset.names import new_id
 from dcompute.dataset.store import Store
 from dcompute.errors import ClusterError, DcomputeError, ReportError
@@ -19,7 +22,6 @@ from dcompute.report.writing import SAID, Write, Written, said
 
 #: What distributed raises when a scheduler is gone; it is no fault of a function.
 _LOST = frozenset({"ClosedClientError", "CommClosedError", "FutureCancelledError", "FuturesCancelledError"})
-
 Compute = Callable[..., tuple[Any, ...]]
 
 
@@ -104,9 +106,10 @@ def _prepared(job: Job, write: Write) -> _Prepared:
 
 
 def _written(result: Any, write: Write) -> Any:
+    import dask.dataframe as dd
     import pandas as pd
 
-    if hasattr(result, "npartitions") and hasattr(result, "map_partitions"):
+    if isinstance(result, dd.DataFrame | dd.Series):
         meta = pd.DataFrame({SAID: pd.Series([], dtype="object")})
         return result.map_partitions(write, meta=meta, enforce_metadata=False)
     if isinstance(result, pa.Table | pd.DataFrame | pd.Series):
@@ -134,4 +137,10 @@ def _told(report: str) -> Iterator[None]:
             why = f"{type(error).__name__}: {error}"
             raise ClusterError(f"report {report!r}: the cluster was lost meanwhile ({why}). Start one and run it again") from error
         words = str(error) or "no message"
-        raise ReportError(f"report {report!r}: its function raised {type(error).__name__}: {words}") from error
+        raise ReportError(f"report {report!r}: its function raised {type(error).__name__}{_place(error)}: {words}") from error
+
+
+def _place(error: Exception) -> str:
+    """Where in code of the user's an error was raised, as far as its traceback shows that."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if is_users(frame.filename)]
+    return f" in {frames[-1].name} ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""

@@ -116,7 +116,10 @@ def _row(counted: Counted, use: dict[str, Any], idle: dict[Any, list[Idleness]],
         of = spread.filter(pc.equal(spread["figure"], figure))
         for name, share in (("p50", 0.5), ("p95", 0.95)):
             value = quantile(of["bin"].to_numpy(), of["attempts"].to_numpy(), share)
-            row[f"{figure}_{name}"] = round(value) if value is not None and figure == "memory" else value
+            if figure == "memory" and value is not None:
+                # known to 2.2 %, and the largest one exactly
+                value = min(round(value), row["memory_max"] or round(value))
+            row[f"{figure}_{name}"] = value
     use_ = Use(**{name: row[name] for name in Use.__dataclass_fields__ if name in row}, memory=memory, cpus=cpus)
     return row | {"advice": "; ".join(advice(use_)) or None}
 

@@ -277,11 +277,18 @@ def test_balance_is_a_promise(scene: Scene) -> None:
         dc.Report("r", url(scene), lambda raw: raw[raw.x.notnull()], balanced=True).run()
 
 
+@pytest.mark.parametrize("function", [lambda raw: raw.x.sum(), lambda raw: dask.delayed(len)(raw), lambda raw: 3])
+def test_what_is_no_table_is_told_as_that(scene: Scene, function: Any) -> None:
+    """A number that is to come is none either."""
+    with pytest.raises(ReportError, match=r"its function returned (Scalar|Delayed|int): return a Dask or pandas dataframe"):
+        dc.Report("r", url(scene), function).run()
+
+
 def test_failures_are_remembered_until_it_works(scene: Scene) -> None:
     """The status says since when it fails and how often, and forgets when the next version is there."""
     broken = dc.Report("r", url(scene), lambda raw: raw.nothing)
     for _ in range(2):
-        with pytest.raises(ReportError, match="its function raised AttributeError"):
+        with pytest.raises(ReportError, match=r"its function raised AttributeError in <lambda> \(test_report_stages\.py, line \d+\): "):
             broken.run()
     status = broken.status()
     assert (status.state, status.failed_times) == ("failed", 2)

@@ -306,7 +306,7 @@ def test_retention(given, seconds):
     assert seconds_of(given) == seconds
 
 
-@pytest.mark.parametrize("given", ["soon", "", " ", "-1 s", -1, math.nan, math.inf, None, [7]])
+@pytest.mark.parametrize("given", ["soon", "", " ", "7", "0.5", "-1 s", -1, math.nan, math.inf, None, [7]])
 def test_no_retention(given):
     """What is no time is refused with the words that are."""
     with pytest.raises(UsageError, match='"7 days"'):
