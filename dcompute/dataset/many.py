@@ -167,9 +167,11 @@ class Datasets(Readable):
     def _joined(self, each: Sequence[Reading], columns: Sequence[str] | None, filters: Any) -> Reading:
         if columns is not None and not isinstance(columns, str):
             columns = list(columns)
+        schemas = [one.schema for one in each]
         # columns that are not asked for need not meet
-        needless = set() if columns is None or filters is not None else {name for one in each for name in one.schema.names} - set(columns)
-        schema = self._schema([one.schema for one in each], needless)
+        asked = None if columns is None else _asked(filters, schemas)
+        needless = set() if columns is None or asked is None else {name for one in schemas for name in one.names}.difference(columns, asked)
+        schema = self._schema(schemas, needless)
         where = Filter.of(filters, schema)
         readers = []
         for one, doubles in zip(each, self._doubles, strict=True):
@@ -228,6 +230,16 @@ class Several:
         if where is not None:
             table = where.apply(table)
         return table.select(list(names)) if names else bare(table.num_rows)
+
+
+def _asked(filters: Any, schemas: Sequence[pa.Schema]) -> Sequence[str] | None:
+    """The columns of which filters ask, whatever types they have; None where that is for their error to say."""
+    first = {field.name: field for schema in reversed(schemas) for field in schema}
+    try:
+        where = Filter.of(filters, pa.schema(list(first.values())))
+    except UsageError:
+        return None
+    return () if where is None else where.names
 
 
 def _can_push(where: Filter, schema: pa.Schema, own: pa.Schema) -> bool:

@@ -131,6 +131,16 @@ def test_types_that_cannot_meet_are_named(root: str, new_scene: Any, did: Any) -
     assert opened.to_arrow(["n"])["n"].to_pylist() == [1, 2]
 
 
+def test_columns_that_nobody_asks_for_need_not_meet(root: str, new_scene: Any, did: Any) -> None:
+    """Neither as columns nor in filters; with a filter on one of them it is said that they cannot."""
+    for name, value in (("a", 1), ("b", "t")):
+        new_scene(Store.at(f"{root}/{name}")).open(workload="w").add(did(name, rows=[{"x": value, "n": 5}, {"x": value, "n": 7}])).publish()
+    opened = dc.open(f"{root}/*")
+    assert opened.to_arrow(["item_key"], filters=[("n", ">", 5)])["item_key"].to_pylist() == ["a", "b"]
+    with pytest.raises(SchemaError, match="'x' is string"):
+        opened.to_arrow(["item_key"], filters=[("x", "==", 1)])
+
+
 def test_a_list_is_of_datasets_that_are_there(two: str) -> None:
     """What is not there is said at once; one that is named twice is opened once."""
     with pytest.raises(DatasetNotFoundError):
