@@ -14,6 +14,8 @@ CORES_OVER, CORES_UNDER = 1.2, 0.5
 COMPUTES, WAITS = 0.7, 0.3
 AROUND, IDLE = 0.2, 0.1
 SHORT_ITEM = 0.005
+#: Of items of fewer seconds most of the CPU time is that of what calls them.
+SHORTEST = 0.001
 LONG_BATCH = 30.0
 #: Fewer attempts say nothing.
 FEWEST = 5
@@ -62,7 +64,7 @@ def _memory(use: Use) -> Iterator[str]:
 
 
 def _cores(use: Use) -> Iterator[str]:
-    if use.cores is None:
+    if use.cores is None or (use.duration_p50 is not None and use.duration_p50 < SHORTEST):
         return
     if use.cores > CORES_OVER * use.cpus:
         wanted = math.ceil(use.cores - 0.2)

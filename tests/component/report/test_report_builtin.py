@@ -281,6 +281,7 @@ def test_advice_is_silent_where_all_is_well_or_little_is_known() -> None:
     fits = {"memory": 130 * MIB, "memory_max": 100 * MIB, "cores": 0.95, "bottleneck": "cpu", "slots": 4, "busy": 0.97, "around": 0.02}
     assert advice(Use(attempts=100, **fits)) == []
     assert advice(Use(attempts=4, memory_kills=4)) == []
+    assert advice(Use(attempts=100, cores=1.6, duration_p50=0.00002)) == []
 
 
 def test_partitions_of_a_dask_dataframe_give_what_one_table_gives() -> None:
