@@ -21,6 +21,7 @@ from typing import Any
 import dask
 import dask.dataframe
 import distributed
+import pyarrow as pa
 import pyarrow.acero
 
 import dcompute.report.running
@@ -65,12 +66,20 @@ def in_child(act: Callable[[], None]) -> bool:
     return os.WIFEXITED(status)
 
 
+def bytes_of(rows: pa.Table) -> pa.Buffer:
+    """All of them, whatever pieces they come in."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, rows.schema) as stream:
+        stream.write_table(rows.combine_chunks())
+    return sink.getvalue()
+
+
 def told(dataset: str) -> list[Any]:
     """Of each stage its version and a digest of all its rows; None where there is none."""
     found: list[Any] = []
     for report in stages(dataset):
         version = report.newest()
-        digest = sha256(repr(rows_of(report).to_pylist()).encode()).hexdigest() if version is not None else None
+        digest = sha256(bytes_of(rows_of(report))).hexdigest() if version is not None else None
         found.append(None if version is None else [version.number, digest, version.rows_in, version.rows, version.dropped])
     return found
 
