@@ -186,15 +186,17 @@ def test_part_that_a_server_forgot_before_its_mark_does_not_count(scratch: Path,
         Store.at(url, proxy.server.options).prove()
         time.sleep(7.0)  # until it keeps what it has so far
         forgotten: list[str] = []
+        alone = threading.Lock()  # both workers write marks
 
         def kill() -> None:
-            parts = [one.path for one in proxy.seen if one.method == "PUT" and "/results/" in one.path]
-            kept = (scratch / "__azurite_db_blob__.json").read_text()
-            lost = [part for part in parts if part.rpartition("/")[2].partition("?")[0] not in kept]
-            if not forgotten and lost:
-                server.kill()
-                forgotten.extend(lost)
-                server.start()
+            with alone:
+                parts = [one.path for one in proxy.seen if one.method == "PUT" and "/results/" in one.path]
+                kept = (scratch / "__azurite_db_blob__.json").read_text()
+                lost = [part for part in parts if part.rpartition("/")[2].partition("?")[0] not in kept]
+                if not forgotten and lost:
+                    server.kill()
+                    forgotten.extend(lost)
+                    server.start()
 
         proxy.trouble("act", "PUT", "attempts/", times=1000, act=kill)
         for _ in range(5):
