@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import queue
 import threading
+import time
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
@@ -79,8 +80,12 @@ class Newcomers:
 
     def _answer(self, address: str, number: int) -> bool:
         """Whether a worker has answered, and well; False: it is not waited for any more."""
-        for why in self._connection.lacking("dcompute", worker=address).values():
-            # a task that names dcompute would end it
+        # a task that names dcompute would end a worker without it: none goes out before it is known
+        while (why := self._connection.why_lacking("dcompute", address)) is None:
+            if address not in self._waiting:
+                return False
+            time.sleep(LOOK_SECONDS)
+        if why:
             raise lacking_error(f"worker {address}", why)
         token = self._assignment.spec.run
         future = self._connection.compute(probe_task(self._assignment.packed, token, worker=address, key=f"probe-{token}-late-{number}"))

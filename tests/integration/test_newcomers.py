@@ -144,6 +144,24 @@ def test_workers_that_cannot_do_the_work_are_left_out_and_named(
     assert ["cannot import dcompute" in line for line in notices(caplog, other)] == [True]
 
 
+def test_a_worker_that_is_slow_to_say_that_it_lacks_dcompute_lives_on(
+    processes: DaskProcesses, library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is asked again until it has answered, and sent no task that names dcompute, which would end it."""
+    monkeypatch.setattr("dcompute.cluster.IMPORT_SECONDS", 0.5)
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys, time\nclass No:\n    pause = 3\n    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] == 'dcompute':\n            pause, No.pause = No.pause, 0\n            time.sleep(pause)\n"
+        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\nsys.meta_path.insert(0, No())\n"
+    )
+    run = Gated(processes, tmp_path).wait_for(done=5)
+    with added(processes, tmp_path, "--no-nanny") as slow:
+        run.wait_for_notice(slow)
+        assert "cannot import dcompute" in run.run.status().note
+        assert slow not in run.finish()
+        assert slow in workers(processes)
+
+
 def test_nobody_waits_for_a_worker_that_does_not_answer(processes: DaskProcesses, library: Path, tmp_path: Path) -> None:
     """Its thread is taken by somebody else: the run ends without it."""
     free = tmp_path / "free"
