@@ -21,9 +21,14 @@ def answer_of(future: Any) -> dict[str, Any] | None:
     if future.status == "cancelled":
         return None
     if future.status != "finished":
-        error = future.exception()
-        return {"ok": False, "fault": "cluster", "problem": f"{type(error).__name__}: {error}"}
+        return {"ok": False, "fault": "cluster", "problem": _problem(future.exception())}
     return dict(future.result())
+
+
+def _problem(error: BaseException) -> str:
+    if isinstance(error, ImportError | AttributeError):  # of the probe's own name; what it meets there it tells in its answer
+        return f"it cannot import dcompute ({error}): install it there, in the same version"
+    return f"{type(error).__name__}: {error}"
 
 
 def check_answer(address: str, answer: Mapping[str, Any], store: Store) -> None:
@@ -42,11 +47,6 @@ def check_answer(address: str, answer: Mapping[str, Any], store: Store) -> None:
         raise _refusal(address, answer)
     _check_versions(address, answer)
     _check_place(address, answer, store)
-
-
-def lacking_error(who: str, why: str) -> ClusterError:
-    """The refusal of a worker or scheduler that cannot import dcompute."""
-    return ClusterError(f"{who} cannot import dcompute ({why}): install it there, in the same version")
 
 
 def _check_versions(address: str, answer: Mapping[str, Any]) -> None:
@@ -76,4 +76,5 @@ def _check_place(address: str, answer: Mapping[str, Any], store: Store) -> None:
 
 def _refusal(address: str, answer: Mapping[str, Any]) -> DcomputeError:
     error = {"workload": WorkloadError, "store": StoreError}.get(str(answer.get("fault")), ClusterError)
-    return error(f"worker {address} on {answer.get('host', 'an unknown host')} cannot do this work: {answer.get('problem')}")
+    host = f" on {answer['host']}" if "host" in answer else ""
+    return error(f"worker {address}{host} cannot do this work: {answer.get('problem')}")

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("dcompute.cluster")
 
-#: A worker whose event loop does not answer in this time (seconds) is not asked what it can import.
-IMPORT_SECONDS = 20.0
 #: A dead scheduler answers nothing: closing must not wait for it longer than this (seconds).
 CLOSE_SECONDS = 3.0
 
@@ -86,46 +84,6 @@ class Connection:
     def compute(self, task: Any) -> Future:
         """Hand one delayed task to the scheduler."""
         return self.client.compute(task, optimize_graph=False)
-
-    def lacking(self, module: str) -> dict[str, str]:
-        """Which workers cannot import a module, and the scheduler, by address, and why: a task that names it would end such a worker.
-
-        Who does not answer in time is no matter of this.
-
-        Parameters
-        ----------
-        module
-            Its name.
-        """
-        import importlib
-
-        if self.owns_cluster:
-            return {}
-        found = self._imported(module, None)
-        try:
-            self.client.run_on_scheduler(importlib.import_module, module)
-        except ImportError as error:
-            found[f"the scheduler at {self.address}"] = error
-        return {who: str(answer) for who, answer in found.items() if isinstance(answer, ImportError)}
-
-    def why_lacking(self, module: str, worker: str) -> str | None:
-        """Why one worker cannot import a module; "" where it can, None where it has not answered, and may when it is asked again."""
-        if self.owns_cluster:
-            return ""
-        answer = self._imported(module, [worker]).get(worker)
-        if answer is None or isinstance(answer, OSError):
-            return None
-        return f"{type(answer).__name__}: {answer}" if isinstance(answer, Exception) else ""
-
-    def _imported(self, module: str, workers: list[str] | None) -> dict[str, Any]:
-        """What workers answer who are to import a module: it, or an exception."""
-        import importlib
-
-        with contextlib.suppress(TimeoutError, OSError):
-            return dict(
-                self.client.run(importlib.import_module, module, workers=workers, on_error="return", callback_timeout=IMPORT_SECONDS)
-            )
-        return {}
 
     def keep(self, digest: str, data: bytes) -> None:
         """Let the scheduler keep a run's description, from where each worker fetches it once."""

@@ -1,7 +1,7 @@
 """A batch as a small ``dask.delayed`` graph with annotations, handed to ``client.compute``.
 
-The scheduler unpickles what it is given, so a task carries two byte strings and the name of one function of dcompute:
-user code is opened in the worker's children only.
+Scheduler and workers unpickle what they are given, and a worker that cannot ends: so a task carries byte strings and the name of one
+function of dcompute, which is looked up where it is called. User code is opened in the worker's children only.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import pickle
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 import dask
@@ -22,10 +23,6 @@ from dcompute.dataset.names import new_run_id
 from dcompute.errors import UsageError
 from dcompute.packed import Sealed
 from dcompute.records import BatchSpec, Request, RunSpec
-from dcompute.worker.batch import run_batch
-from dcompute.worker.delayed import run_delayed
-from dcompute.worker.probe import probe
-from dcompute.worker.rewrite import rewrite_batch
 
 if TYPE_CHECKING:
     from dcompute.workload import Workload
@@ -64,6 +61,27 @@ class Packed:
     def inline(self) -> bool:
         """Whether every task carries the description itself."""
         return isinstance(self.payload, bytes)
+
+
+class _ByName:
+    """A function as tasks carry it: who lacks its module can unpickle it all the same, and answers with the error of the import."""
+
+    def __init__(self, module: str, name: str) -> None:
+        self.__name__ = name  # Dask names tasks by it
+        self._path = f"{module}:{name}"
+
+    def __call__(self, *values: Any, **named: Any) -> Any:
+        return resolve_name(self._path)(*values, **named)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # of this source only the standard library is asked, and unlike bytecode it is the same to every Python
+        return eval, (f"lambda *values, **named: __import__('pkgutil').resolve_name({self._path!r})(*values, **named)",)
+
+
+_run_batch = _ByName("dcompute.worker.batch", "run_batch")
+_run_delayed = _ByName("dcompute.worker.delayed", "run_delayed")
+_probe = _ByName("dcompute.worker.probe", "probe")
+_rewrite_batch = _ByName("dcompute.worker.rewrite", "rewrite_batch")
 
 
 def refuse_fusing() -> None:
@@ -109,19 +127,19 @@ def batch_task(run: Packed, batch: BatchSpec, placement: Placement, *, key: str)
     """A delayed batch; compute it with :func:`annotated`'s annotations already on it."""
     spec = pickle.dumps(batch, protocol=pickle.HIGHEST_PROTOCOL)
     with annotated(placement, {"batch": batch.id}):
-        return delayed(run_batch, pure=False, traverse=False)(run.payload, spec, dask_key_name=key)
+        return delayed(_run_batch, pure=False, traverse=False)(run.payload, spec, dask_key_name=key)
 
 
 def probe_task(run: Packed, token: str, *, worker: str, key: str) -> Any:
     """A delayed probe of one worker."""
     with annotated(Placement(resources={}, priority=1_000_000, workers=(worker,)), {"probe": token}):
-        return delayed(probe, pure=False, traverse=False)(run.payload, token, dask_key_name=key)
+        return delayed(_probe, pure=False, traverse=False)(run.payload, token, dask_key_name=key)
 
 
 def rewrite_task(run: Packed, old: str, new: str, schema: str | None, *, key: str) -> Any:
     """A delayed rewrite of a written batch, which any worker can do: no user code is loaded."""
     with annotated(Placement(resources={}, priority=1_000_000), {"batch": new}):
-        return delayed(rewrite_batch, pure=False, traverse=False)(run.payload, old, new, schema, dask_key_name=key)
+        return delayed(_rewrite_batch, pure=False, traverse=False)(run.payload, old, new, schema, dask_key_name=key)
 
 
 def delayed_call(workload: Workload, value: Any) -> Any:
@@ -129,7 +147,7 @@ def delayed_call(workload: Workload, value: Any) -> Any:
     refuse_fusing()
     request = workload.request()
     with annotated(Placement(resources=_declared_needs(request), priority=request.priority), {"workload": workload.name}):
-        return delayed(run_delayed, pure=False)(_call_spec(workload), value, memory=request.memory, cpus=request.cpus)
+        return delayed(_run_delayed, pure=False)(_call_spec(workload), value, memory=request.memory, cpus=request.cpus)
 
 
 @functools.lru_cache(maxsize=64)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import itertools
 import queue
 import threading
-import time
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
-from dcompute.answer import answer_of, check_answer, lacking_error
+from dcompute.answer import answer_of, check_answer
 from dcompute.errors import ClusterError, DcomputeError
 from dcompute.graph import probe_task
 
@@ -80,13 +79,6 @@ class Newcomers:
 
     def _answer(self, address: str, number: int) -> bool:
         """Whether a worker has answered, and well; False: it is not waited for any more."""
-        # a task that names dcompute would end a worker without it: none goes out before it is known
-        while (why := self._connection.why_lacking("dcompute", address)) is None:
-            if address not in self._waiting:
-                return False
-            time.sleep(LOOK_SECONDS)
-        if why:
-            raise lacking_error(f"worker {address}", why)
         token = self._assignment.spec.run
         future = self._connection.compute(probe_task(self._assignment.packed, token, worker=address, key=f"probe-{token}-late-{number}"))
         try:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Set
 from typing import TYPE_CHECKING, Any
 
-from dcompute.answer import COMMON, answer_of, check_answer, lacking_error
+from dcompute.answer import COMMON, answer_of, check_answer
 from dcompute.dataset.parts import mark_name
 from dcompute.errors import ClusterError, DcomputeError, ResourceError, RunCancelled, StoreError
 from dcompute.graph import probe_task
@@ -162,8 +162,6 @@ class Placing:
         WorkloadError
             A workload that a worker cannot import.
         """
-        for who, why in self._connection.lacking("dcompute").items():
-            raise ClusterError(f"{lacking_error(who, why)}, and {self._assignment.again}")
         until = time.monotonic() + PROBE_SECONDS
         rounds = 0
         answers = self._ask(store, rounds, until, cancelled)

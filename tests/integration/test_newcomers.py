@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 
 import dask
@@ -15,7 +15,9 @@ from distributed import Client
 
 import dcompute as dc
 from dcompute import placing
-from dcompute.errors import WorkloadError
+from dcompute.errors import ClusterError, WorkloadError
+from dcompute.graph import Packed, Placement, batch_task, probe_task, rewrite_task
+from dcompute.records import BatchSpec
 from tests.integration.test_refusals import importable
 from tests.processes import DaskProcesses, kill, kill_tree, until
 
@@ -42,6 +44,18 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that makes a Python which starts there one that has no dcompute."""
+    folder = tmp_path_factory.mktemp("bare")
+    (folder / "sitecustomize.py").write_text(
+        "import sys\nclass No:\n    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] == 'dcompute':\n            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
+        "sys.meta_path.insert(0, No())\n"
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
 def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskProcesses]:
     """A scheduler without workers."""
     cluster = DaskProcesses(tmp_path_factory.mktemp("empty"))
@@ -59,13 +73,19 @@ def processes(library: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 @contextmanager
+def standing_in(folder: Path) -> Iterator[None]:
+    """Processes that are started here find modules in this folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(folder))
+        yield
+
+
+@contextmanager
 def added(cluster: DaskProcesses, library: Path, *options: str) -> Iterator[str]:
     """One more worker, which finds modules in this folder; its address."""
     known = workers(cluster)
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = str(library)
-    process = cluster.add_worker(*options)
-    os.environ.pop("PYTHONPATH") if before is None else os.environ.update(PYTHONPATH=before)
+    with standing_in(library):
+        process = cluster.add_worker(*options)
     try:
         yield until(lambda: next(iter(workers(cluster) - known), ""), 60, "the worker")
     finally:
@@ -123,16 +143,9 @@ def test_a_worker_that_joins_gets_batches(processes: DaskProcesses, library: Pat
 
 
 def test_workers_that_cannot_do_the_work_are_left_out_and_named(
-    processes: DaskProcesses, library: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    processes: DaskProcesses, library: Path, bare: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One cannot import the module, one lacks dcompute: no item goes there or fails, one line says who and why, and both live on."""
-    bare = tmp_path / "bare"
-    bare.mkdir()
-    (bare / "sitecustomize.py").write_text(
-        "import sys\nclass No:\n    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.split('.')[0] == 'dcompute':\n            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
-        "sys.meta_path.insert(0, No())\n"
-    )
     run = Gated(processes, tmp_path).wait_for(done=5)
     with added(processes, tmp_path, "--no-nanny") as one:
         run.wait_for_notice(one)
@@ -144,22 +157,42 @@ def test_workers_that_cannot_do_the_work_are_left_out_and_named(
     assert ["cannot import dcompute" in line for line in notices(caplog, other)] == [True]
 
 
-def test_a_worker_that_is_slow_to_say_that_it_lacks_dcompute_lives_on(
-    processes: DaskProcesses, library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It is asked again until it has answered, and sent no task that names dcompute, which would end it."""
-    monkeypatch.setattr("dcompute.cluster.IMPORT_SECONDS", 0.5)
-    (tmp_path / "sitecustomize.py").write_text(
-        "import sys, time\nclass No:\n    pause = 3\n    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.split('.')[0] == 'dcompute':\n            pause, No.pause = No.pause, 0\n            time.sleep(pause)\n"
-        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\nsys.meta_path.insert(0, No())\n"
-    )
-    run = Gated(processes, tmp_path).wait_for(done=5)
-    with added(processes, tmp_path, "--no-nanny") as slow:
-        run.wait_for_notice(slow)
-        assert "cannot import dcompute" in run.run.status().note
-        assert slow not in run.finish()
-        assert slow in workers(processes)
+def test_a_worker_without_dcompute_lives_on_when_a_task_comes_to_it(processes: DaskProcesses, bare: Path) -> None:
+    """Dask may bring a batch to a worker that joins, before it is known what that lacks."""
+    packed = Packed(payload=b"", digest="", data=b"")
+    batch = BatchSpec(id="r-1-1", keys=(), attempts=(), fingerprints=(), values=b"")
+    with added(processes, bare, "--no-nanny") as other, Client(processes.address, set_as_default=False) as client:
+        there = Placement(resources={}, workers=(other,))
+        tasks = [
+            batch_task(packed, batch, there, key="batch"),
+            probe_task(packed, "token", worker=other, key="probe"),
+            rewrite_task(packed, "r-1-1", "r-1-2", None, key="rewrite"),
+        ]
+        with dask.annotate(workers=[other], allow_other_workers=False):
+            tasks.append(dc.workload(abs).delayed(-1))
+        errors = [client.compute(task, optimize_graph=False, workers=[other]).exception(timeout=30) for task in tasks]
+        assert [str(error) for error in errors] == ["No module named 'dcompute'"] * 4
+        assert other in workers(processes)
+
+
+def test_a_run_is_refused_where_a_worker_lacks_dcompute(processes: DaskProcesses, bare: Path, tmp_path: Path) -> None:
+    """It lives on, and the error says what to do."""
+    with added(processes, bare, "--no-nanny") as other:
+        with pytest.raises(ClusterError, match=rf"worker {other} cannot do this work: it cannot import dcompute .*: install it there"):
+            Gated(processes, tmp_path).run.wait(30)
+        assert other in workers(processes)
+
+
+def test_a_scheduler_needs_no_dcompute(bare: Path, library: Path, tmp_path: Path) -> None:
+    with standing_in(bare):
+        cluster = DaskProcesses(tmp_path / "cluster")
+    try:
+        with added(cluster, library, "--no-nanny"), Client(cluster.address, set_as_default=False) as client:
+            with pytest.raises(ModuleNotFoundError, match="dcompute"):
+                client.run_on_scheduler(import_module, "dcompute")
+            Gated(cluster, tmp_path).finish()
+    finally:
+        cluster.close()
 
 
 def test_nobody_waits_for_a_worker_that_does_not_answer(processes: DaskProcesses, library: Path, tmp_path: Path) -> None:
