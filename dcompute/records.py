@@ -237,3 +237,12 @@ ATTEMPT_COLUMNS = (
     "measured", "memory_measured", "bottleneck", "metrics", "leftovers", "rows", "quarantined",
     "host", "worker", "pid", "batch", "run", "workload", "seed",
 )  # fmt: skip
+
+
+def is_whole(text: str) -> bool:
+    """Whether a text has no half characters, which no storage holds."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

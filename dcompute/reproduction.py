@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from dcompute.errors import InputError, UsageError, WorkloadError
-from dcompute.records import ItemKey
+from dcompute.records import ItemKey, is_whole
 
 if TYPE_CHECKING:
     from dcompute.dataset.status import Dataset
@@ -82,7 +82,7 @@ def _row(dataset: Dataset, key: Any) -> dict[str, Any]:
     """The newest attempt of the item."""
     text, kind = _identity(key)
     filters = [("item_key", "==", text), *([("key_kind", "==", kind)] if kind is not None else [])]
-    rows: list[dict[str, Any]] = dataset._attempts(_COLUMNS, filters).to_arrow().to_pylist() if _is_text(f"{text}{kind}") else []
+    rows: list[dict[str, Any]] = dataset._attempts(_COLUMNS, filters).to_arrow().to_pylist() if is_whole(f"{text}{kind}") else []
     if not rows:
         raise UsageError(f"{dataset.url} has no attempt of an item with the key {text!r}{f' ({kind})' if kind else ''}: see its attempts()")
     kinds = sorted({row["key_kind"] for row in rows})
@@ -96,18 +96,10 @@ def _identity(key: Any) -> tuple[str, str | None]:
 
     if isinstance(key, str):
         # half characters stand in a key written out: as a value it is found
-        return (key, None) if _is_text(key) else derive(key)
+        return (key, None) if is_whole(key) else derive(key)
     if isinstance(key, tuple) and len(key) == 2 and all(isinstance(part, str) for part in key):
         return key
     return derive(key)
-
-
-def _is_text(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _compare_params(row: Mapping[str, Any], params: Mapping[str, Any]) -> None:

@@ -10,8 +10,6 @@ from dataclasses import dataclass, fields, replace
 from itertools import islice
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from dcompute.dataset.entries import Action, Replace
@@ -216,17 +214,13 @@ class _Truth:
             if not len(hides):
                 return True
             batches = file.iter_batches(columns=list(RESERVED))
-            return not any(hides.hit(table, _positions(part, table)).any() for table in map(_as_table, batches))
+            return not any(hides.hit(table, part.position).any() for table in map(_as_table, batches))
 
     def wanting(self, parts: Sequence[CountedPart]) -> list[CountedPart]:
         """Those that are small, or not true; a small one is looked at only where it would be alone."""
         large = [part for part in parts if self._sort_by is not None or part.size >= SMALL]
         true = {part.name for part, good in zip(large, prefetched(self, large, self._store.is_local), strict=True) if good}
         return [part for part in parts if part.name not in true]
-
-
-def _positions(part: CountedPart, table: pa.Table) -> npt.NDArray[np.int64]:
-    return np.full(table.num_rows, part.position, dtype=np.int64)
 
 
 def _as_table(batch: pa.RecordBatch) -> pa.Table:

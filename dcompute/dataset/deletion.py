@@ -105,7 +105,7 @@ def _of_keys(store: Store, state: State, named: Sequence[ItemKey | str]) -> tupl
     kinds: dict[str, set[str]] = {}
     for one, table in zip(state.batches, _keys_in(store, state.batches), strict=True):
         rows = without(table.filter(pc.is_in(table.column("item_key"), value_set=texts)), one.batch.left_out)
-        counting = rows.filter(pa.array(~hides.hit(rows, np.full(rows.num_rows, one.position, dtype=np.int64))))
+        counting = rows.filter(pa.array(~hides.hit(rows, one.position)))
         for text, kind in zip(counting.column("item_key").to_pylist(), counting.column("key_kind").to_pylist(), strict=True):
             kinds.setdefault(text, set()).add(kind)
     _refuse_unknown(kinds, named)

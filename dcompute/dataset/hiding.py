@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,7 +62,7 @@ class Hides:
         later = self.positions > position
         return self if later.all() else Hides(self.keys.filter(pa.array(later)), self.positions[later])
 
-    def hit(self, table: pa.Table, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    def hit(self, table: pa.Table, positions: npt.NDArray[np.int64] | int) -> npt.NDArray[np.bool_]:
         """For each row, whether a hide later than its position hits it.
 
         Parameters
@@ -70,9 +70,9 @@ class Hides:
         table
             Has ``item_key`` and ``key_kind``.
         positions
-            Where in the log each row was added.
+            Where in the log each row was added, or all of them.
         """
-        hides = self.after(int(positions.min())) if len(positions) else self
+        hides = self.after(int(np.min(positions))) if table.num_rows else self
         if not len(hides) or not table.num_rows:
             return np.zeros(table.num_rows, dtype=bool)
         keys = joined_keys(table)
@@ -83,6 +83,14 @@ class Hides:
         newest = np.append(hides.positions, -1)[index]  # -1, no hide, takes the appended one
         hit: npt.NDArray[np.bool_] = newest > positions
         return hit
+
+    def without_hit(self, tables: Sequence[pa.Table], positions: Sequence[int]) -> pa.Table:
+        """The rows of tables, each added at one position, that no later hide hits, as one table."""
+        table = pa.concat_tables(tables)
+        if not len(self):
+            return table
+        hit = self.hit(table, np.repeat(np.array(positions, dtype=np.int64), [one.num_rows for one in tables]))
+        return table.filter(pa.array(~hit)) if hit.any() else table
 
 
 def _joined(keys: Collection[ItemKey]) -> pa.Array:

@@ -168,10 +168,7 @@ class Datasets(Readable):
         if columns is not None and not isinstance(columns, str):
             columns = list(columns)
         schemas = [one.schema for one in each]
-        # columns that are not asked for need not meet
-        asked = None if columns is None else _asked(filters, schemas)
-        needless = set() if columns is None or asked is None else {name for one in schemas for name in one.names}.difference(columns, asked)
-        schema = self._schema(schemas, needless)
+        schema = self._schema(schemas, _needless(columns, filters, schemas))
         where = Filter.of(filters, schema)
         readers = []
         for one, doubles in zip(each, self._doubles, strict=True):
@@ -232,14 +229,16 @@ class Several:
         return table.select(list(names)) if names else bare(table.num_rows)
 
 
-def _asked(filters: Any, schemas: Sequence[pa.Schema]) -> Sequence[str] | None:
-    """The columns of which filters ask, whatever types they have; None where that is for their error to say."""
+def _needless(columns: Sequence[str] | None, filters: Any, schemas: Sequence[pa.Schema]) -> Collection[str]:
+    """Columns that nobody asks for: they need not meet."""
+    if columns is None:
+        return ()
     first = {field.name: field for schema in reversed(schemas) for field in schema}
     try:
         where = Filter.of(filters, pa.schema(list(first.values())))
-    except UsageError:
-        return None
-    return () if where is None else where.names
+    except UsageError:  # which is said of the columns as they meet
+        return ()
+    return first.keys() - {*columns, *(where.names if where is not None else ())}
 
 
 def _can_push(where: Filter, schema: pa.Schema, own: pa.Schema) -> bool:

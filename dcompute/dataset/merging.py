@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -151,13 +150,9 @@ def _grouped(tables: Iterator[tuple[int, pa.Table]], most_bytes: int, most_rows:
 
 
 def _counting(group: Sequence[tuple[int, pa.Table]], hides: Hides, schema: pa.Schema) -> pa.Table:
-    table = pa.concat_tables([one for _, one in group])
-    if len(hides):
-        positions = np.repeat([position for position, _ in group], [one.num_rows for _, one in group]).astype(np.int64)
-        hit = hides.hit(table, positions)
-        table = table.filter(pa.array(~hit)) if hit.any() else table
+    positions, tables = zip(*group, strict=True)
     # the schema's own fields: a table that needed no cast may call the elements of its lists otherwise
-    return pa.table(table.columns, schema=schema)
+    return pa.table(hides.without_hit(tables, positions).columns, schema=schema)
 
 
 class Files:

@@ -74,15 +74,18 @@ class Reader:
             return bare(sum(file.count for file in piece.files))
         asked = self.where.names if self.where else ()
         wanted = self._schema([*names, *asked, *(RESERVED if needs_keys or not names else ())])
-        tables = self._tables(piece, wanted)
-        table = pa.concat_tables(tables).combine_chunks() if tables else wanted.empty_table()
-        if is_hit:
-            positions = np.repeat([file.position for file in piece.files], [part.num_rows for part in tables]).astype(np.int64)
-            hit = hides.hit(table, positions)
-            table = table.filter(pa.array(~hit)) if hit.any() else table
+        table = self._counting(piece, wanted, hides if is_hit else None)
         if self.where is not None:
             table = self.where.apply(table)
         return table.select(list(names)) if names else bare(table.num_rows)
+
+    def _counting(self, piece: Piece, wanted: pa.Schema, hides: Hides | None) -> pa.Table:
+        tables = self._tables(piece, wanted)
+        if not tables:
+            return wanted.empty_table()
+        if hides is None:
+            return pa.concat_tables(tables).combine_chunks()
+        return hides.without_hit(tables, [file.position for file in piece.files]).combine_chunks()
 
     def _hides(self) -> Hides:
         hides = self.hides

@@ -195,7 +195,7 @@ def counting_records(store: Store, part: CountedPart, hides: Hides, ended: Range
         about = pq.ParquetFile(source).read(columns=list(_WANTED))
     if about.num_rows != part.rows:
         raise corrupt(part.name, f"it has {about.num_rows} rows, and the log says {part.rows}", "a part of the quarantine")
-    counts = ~are_keys(about, part.left_out) & ~hides.hit(about, np.full(about.num_rows, part.position, dtype=np.int64))
+    counts = ~are_keys(about, part.left_out) & ~hides.hit(about, part.position)
     for start, stop in ended:
         counts[start:stop] = False
     return Choice(part, tuple(np.flatnonzero(counts).tolist()), about.filter(pa.array(counts)))

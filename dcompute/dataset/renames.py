@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dcompute.errors import SchemaError
+from dcompute.records import is_whole
 
 #: Old and new names of columns that are renamed at once.
 Pairs = tuple[tuple[str, str], ...]
@@ -77,7 +78,7 @@ def pairs_of(given: Any) -> Pairs:
         for name in (old, new):
             if not isinstance(name, str) or not new:
                 raise SchemaError(f"{old!r} cannot be renamed to {new!r}: names of columns are text")
-            if not _can_be_held(name):
+            if not is_whole(name):
                 raise SchemaError(f"{old!r} cannot be renamed to {new!r}: {name!r} is no text that Parquet can hold", column=ascii(name))
             if name in _RESERVED:
                 raise SchemaError(f"{old!r} cannot be renamed to {new!r}: every dataset has {name!r} for itself", column=name)
@@ -144,14 +145,6 @@ def renamed(names: Iterable[str], pairs: Pairs) -> list[str]:
     """Names after a renaming, in their order."""
     step = dict(pairs)
     return [step.get(name, name) for name in names]
-
-
-def _can_be_held(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _missing(old: str, new: str, columns: Sequence[str]) -> SchemaError:

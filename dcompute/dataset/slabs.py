@@ -72,7 +72,7 @@ def slab(wanted: Wanted, unit: Unit) -> Slab:
     for number, part in enumerate(unit.parts):
         with explained(store, part.name), source_of(store, part.name, size=part.size) as source:
             table = read_group(source, wanted.part(part), unit.group)
-        keep = ~are_keys(table, part.left_out) & ~wanted.hides.hit(table, np.full(table.num_rows, part.position, dtype=np.int64))
+        keep = ~are_keys(table, part.left_out) & ~wanted.hides.hit(table, part.position)
         tables.append(table if keep.all() else table.filter(pa.array(keep)))
         rows = np.flatnonzero(keep) + (_first(store, part, unit.group) if unit.group else 0)
         places.append(rows)

@@ -167,30 +167,28 @@ def _narrow(values: pa.ChunkedArray) -> pa.DataType:
 
 def _may_be_of_neighbours(type_: pa.DataType) -> bool:
     """Whether values of other types become values of this one where they share a column."""
-    return pa.types.is_decimal(type_) or pa.types.is_floating(type_) or (pa.types.is_temporal(type_) and getattr(type_, "unit", "") == "ns")
+    return bool(_narrower(type_))
 
 
 def _alone(values: pa.ChunkedArray) -> pa.DataType:
     """The type that these values would have had without those of other items beside them, as far as they are the same in it."""
-    type_ = values.type
-    if not _may_be_of_neighbours(type_):
-        return type_
-    if pa.types.is_timestamp(type_):
-        narrower = [pa.timestamp("us", type_.tz)]
-    elif pa.types.is_duration(type_):
-        narrower = [pa.duration("us")]
-    elif pa.types.is_decimal(type_):
-        digits = range(1, type_.precision - type_.scale + 1)
-        narrower = [pa.int64(), *(_decimal(whole + type_.scale, type_.scale) for whole in digits)]
-    elif pa.types.is_floating(type_):
-        narrower = [pa.int64()]
-    else:
-        return type_
-    for one in narrower:
+    for one in _narrower(values.type):
         with contextlib.suppress(pa.ArrowException):  # it says what it would lose
             values.cast(one)
             return one
-    return type_
+    return values.type
+
+
+def _narrower(type_: pa.DataType) -> list[pa.DataType]:
+    """Types whose values become ones of this type beside others, the narrowest first."""
+    if pa.types.is_floating(type_):
+        return [pa.int64()]
+    if pa.types.is_decimal(type_):
+        scale = type_.scale
+        return [pa.int64(), *(_decimal(whole + scale, scale) for whole in range(1, type_.precision - scale + 1))]
+    if pa.types.is_timestamp(type_) and type_.unit == "ns":
+        return [pa.timestamp("us", type_.tz)]
+    return [pa.duration("us")] if pa.types.is_duration(type_) and type_.unit == "ns" else []
 
 
 def _decimal(precision: int, scale: int) -> pa.DataType:

@@ -7,7 +7,7 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,7 @@ from dcompute.errors import DatasetCorruptError
 from tests import servers
 from tests.servers import Server
 from tests.stores.clusters import workers
-from tests.stores.proxy import proxied
+from tests.stores.proxy import Proxy, proxied
 
 Place = Callable[[Server], str]
 
@@ -147,28 +147,60 @@ def test_server_killed_in_a_commit_loses_nothing(start: Callable[..., object], h
         assert again.summary().executed == 0
 
 
-def test_server_that_forgets_is_found_out(scratch: Path, place: Place) -> None:
-    """Azurite, killed, forgets its last seconds: the run ends with an error that names what is gone, and the next one does it again."""
-    with servers.azurite(scratch) as server, proxied(server) as proxy, workers(proxy.server) as client:
-        url = place(proxy.server)
-        Store.at(url, proxy.server.options).prove()
-        time.sleep(7.0)  # until it keeps what it has so far
+class Forgetful:
+    """Azurite behind a proxy: killed, it forgets its last seconds. It keeps what it knows every five, in a file."""
 
-        killed: list[str] = []
+    def __init__(self, server: Server, proxy: Proxy, scratch: Path) -> None:
+        self.server = server
+        self.proxy = proxy
+        self.gone: list[str] = []  #: what it forgot when it was killed, which is done once
+        self._file = scratch / "__azurite_db_blob__.json"
+        self._alone = threading.Lock()  # several workers ask at once
+
+    def kill_before(self, part: str, newest: Callable[[], list[str]]) -> None:
+        """Kill it at a request to write a file whose path has this part, once some of the newest files are not kept yet."""
 
         def kill() -> None:
-            number = int(re.search(r"log/(\d{20})\.json", proxy.seen[-1].path)[1])  # type: ignore[index]
-            # it writes what it knows every five seconds: this moment must lie between the last entry and that
-            if not killed and number > 3 and entry_name(number - 1) not in (scratch / "__azurite_db_blob__.json").read_text():
-                server.kill()
-                killed.append(entry_name(number - 1))
-                server.start()
+            with self._alone:
+                kept = self._file.read_text()
+                gone = [name for name in newest() if name not in kept]
+                if gone and not self.gone:
+                    self.server.kill()
+                    self.gone += gone
+                    self.server.start()
 
-        proxy.trouble("act", "PUT", "log/0000", times=1000, act=kill)
+        self.proxy.trouble("act", "PUT", part, times=1000, act=kill)
+
+    def written(self, folder: str) -> list[str]:
+        """The files of a folder that were sent to it."""
+        paths = [one.path.partition("?")[0] for one in self.proxy.seen if one.method == "PUT" and f"/{folder}/" in one.path]
+        return [path.rpartition("/")[2] for path in paths]
+
+
+@pytest.fixture
+def forgetful(scratch: Path) -> Iterator[Forgetful]:
+    """One that has kept what it was given so far."""
+    with servers.azurite(scratch) as server, proxied(server) as proxy:
+        Store.at(f"{proxy.server.url}/first", proxy.server.options).prove()
+        time.sleep(7.0)
+        yield Forgetful(server, proxy, scratch)
+
+
+def test_server_that_forgets_is_found_out(forgetful: Forgetful, place: Place) -> None:
+    """Azurite, killed, forgets its last seconds: the run ends with an error that names what is gone, and the next one does it again."""
+    proxy = forgetful.proxy
+    url = place(proxy.server)
+
+    def last_entry() -> list[str]:
+        number = int(re.search(r"log/(\d{20})\.json", proxy.seen[-1].path)[1])  # type: ignore[index]
+        return [entry_name(number - 1)] if number > 3 else []
+
+    with workers(proxy.server) as client:
+        forgetful.kill_before("log/0000", last_entry)
         run = dc.map(square, range(1500), url, client=client)
         with pytest.raises(DatasetCorruptError, match=r"is gone from abfs://.*run the same line again") as caught:
             run.wait(progress="quiet")
-        assert killed[0] in str(caught.value)
+        assert forgetful.gone[0] in str(caught.value)
         proxy.troubles.clear()
         until = time.monotonic() + 60
         while True:
@@ -179,32 +211,17 @@ def test_server_that_forgets_is_found_out(scratch: Path, place: Place) -> None:
         assert squares(url) == {number: number * number for number in range(1500)}
 
 
-def test_part_that_a_server_forgot_before_its_mark_does_not_count(scratch: Path, place: Place) -> None:
+def test_part_that_a_server_forgot_before_its_mark_does_not_count(forgetful: Forgetful, place: Place) -> None:
     """Azurite, killed between a part and its mark, forgets the part: its items are there at the end all the same, once."""
-    with servers.azurite(scratch) as server, proxied(server) as proxy, workers(proxy.server) as client:
-        url = place(proxy.server)
-        Store.at(url, proxy.server.options).prove()
-        time.sleep(7.0)  # until it keeps what it has so far
-        forgotten: list[str] = []
-        alone = threading.Lock()  # both workers write marks
-
-        def kill() -> None:
-            with alone:
-                parts = [one.path for one in proxy.seen if one.method == "PUT" and "/results/" in one.path]
-                kept = (scratch / "__azurite_db_blob__.json").read_text()
-                lost = [part for part in parts if part.rpartition("/")[2].partition("?")[0] not in kept]
-                if not forgotten and lost:
-                    server.kill()
-                    forgotten.extend(lost)
-                    server.start()
-
-        proxy.trouble("act", "PUT", "attempts/", times=1000, act=kill)
+    url = place(forgetful.proxy.server)
+    with workers(forgetful.proxy.server) as client:
+        forgetful.kill_before("attempts/", lambda: forgetful.written("results"))
         for _ in range(5):
             run = dc.map(square, range(600), url, client=client, takeover=True)
             with contextlib.suppress(DatasetCorruptError):
                 run.wait(progress="quiet")
                 break
-        assert forgotten
+        assert forgetful.gone
         assert run.summary().all_succeeded
         assert squares(url) == {number: number * number for number in range(600)}
 
