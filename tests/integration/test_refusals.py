@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ import pytest
 from distributed import Client
 
 import dcompute as dc
-from dcompute.errors import ClusterError, DcomputeError, InitializerError, StoreError, UsageError, WorkloadError
+from dcompute.errors import DcomputeError, InitializerError, StoreError, UsageError, WorkloadError
 from tests.processes import DaskProcesses, until
 
 
@@ -270,33 +269,6 @@ def test_a_dataset_that_driver_and_worker_do_not_both_see_is_refused(late: bool,
 
 
 # -- what is wrong with a cluster ----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("who", ["worker", "scheduler"])
-def test_a_cluster_without_dcompute_is_refused_and_lives_on(who: str, tmp_path: Path) -> None:
-    """A ClusterError names who lacks it; no task that would end such a worker has been sent."""
-    hidden = tmp_path / "hidden"
-    hidden.mkdir()
-    (hidden / "sitecustomize.py").write_text(
-        "import sys\nclass No:\n    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.split('.')[0] == 'dcompute':\n            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
-        "sys.meta_path.insert(0, No())\n"
-    )
-    if who == "scheduler":
-        os.environ["PYTHONPATH"] = str(hidden)
-    cluster = DaskProcesses(tmp_path / "cluster")
-    try:
-        os.environ["PYTHONPATH"] = str(hidden) if who == "worker" else ""
-        cluster.add_worker("--no-nanny")
-        with Client(cluster.address, set_as_default=False) as client:
-            client.wait_for_workers(1, timeout=60)
-            worker = next(iter(client.scheduler_info()["workers"]))
-            text = refused(dc.map(double, [1], tmp_path / "d", client=cluster.address), ClusterError)
-            assert client.submit(abs, -1).result(timeout=20) == 1
-    finally:
-        cluster.close()
-    assert {"worker": worker, "scheduler": "the scheduler at"}[who] in text
-    assert "No module named 'dcompute" in text
 
 
 def test_a_class_whose_init_fails_is_no_items_failure(processes: DaskProcesses, tmp_path: Path) -> None:
