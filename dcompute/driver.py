@@ -32,6 +32,7 @@ from dcompute.ledger import Ledger
 from dcompute.placing import Placing
 from dcompute.progress import Snapshot
 from dcompute.records import Outcome
+from dcompute.rewrites import Rewrites
 from dcompute.standing import Standing, error_of, outcome_of
 from dcompute.summary import Summary
 
@@ -43,8 +44,6 @@ FLUSH_SECONDS = 2.0
 LOOK_SECONDS = 1.0
 #: Seconds after a stop in which batches that do not join the schema may still be rewritten.
 REWRITE_SECONDS = 10.0
-#: Lost tasks that rewrite batches, in one run, after which it ends.
-LOSSES = 5
 #: Messages taken from the queue before time-driven work gets its turn.
 MESSAGES = 1000
 
@@ -66,8 +65,6 @@ class Driver(threading.Thread):
         self._over: w.End | None = None
         self._input_error: InputError | None = None
         self._patience = Patience(self._on_store)
-        self._rewrites: dict[int, w.Settled] = {}  # by the batch number that stands for theirs
-        self._rewrites_lost = 0
         self._salvaging = False
         self._clean = False  # nothing is in flight that could still be written
         self._over_at: float | None = None
@@ -270,6 +267,7 @@ class Driver(threading.Thread):
             dataset=self._writer.dataset,
             admitted=self._writer.state.admitted,
         )
+        self._rewrites = Rewrites(self._flights, self._ledger, self._placing, again=assignment.again)
         self._window = w.Window(assignment.window_config(), retry=assignment.workload.retry_policy(), rng=random.Random(self.run_id))  # noqa: S311
         self._standing.watch(self._window, self._flights)
         self._events: deque[w.Event] = deque()
@@ -374,6 +372,7 @@ class Driver(threading.Thread):
             raise self._cluster_lost()
         if self._placing.refresh():
             self._feed(self._placing.capacity(self._window.classes))
+            self._rewrites.look()
         for text in self._placing.news():
             self._carry_out(w.Notice("worker-refused", text))
         return LOOK_SECONDS
@@ -446,26 +445,14 @@ class Driver(threading.Thread):
             self._have_rewritten(settled)
 
     def _have_rewritten(self, settled: w.Settled) -> None:
-        number = self._window.allot()
-        self._rewrites[number] = settled
-        self._ledger.make_room(settled)
-        self._rewrite(number, 0)
-
-    def _rewrite(self, number: int, again: int) -> None:
-        self._flights.rewrite(number, self._rewrites[number].receipt.batch, self._ledger.schema, again=again)
+        self._rewrites.begin(self._window.allot(), settled)
 
     def _rewritten(self, event: w.Ended | w.Lost) -> None:
         """The window has settled these items already: what is left to do is their commit, and to tell it of those that failed by it."""
         if isinstance(event, w.Lost):
-            self._rewrites_lost += 1
-            if self._rewrites_lost > LOSSES:
-                raise ClusterError(
-                    f"a batch could not be rewritten: {self._rewrites_lost} tasks were lost. To go on, {self.assignment.again}"
-                )
-            self._rewrite(event.batch, self._rewrites_lost)
+            self._rewrites.lost(event.batch)
             return
-        self._flights.forget(event.batch)
-        settled = self._rewrites.pop(event.batch)
+        settled = self._rewrites.ended(event.batch)
         if self._ledger.fits(event.receipt):
             self._feed(w.Misfit(settled.tries, self._ledger.settle_rewritten(settled, event.batch, event.receipt)))
         elif not self._salvaging:

@@ -116,13 +116,13 @@ class Flights:
             self.forget(send.number)
         self._follow(send.number, spec, batch_task(self._packed, spec, placement, key=key), send.again)
 
-    def rewrite(self, number: int, old: str, schema: str | None, *, again: int = 0) -> None:
-        """Have a written batch that does not join the schema rewritten under another number."""
+    def rewrite(self, number: int, old: str, schema: str | None, *, workers: tuple[str, ...], again: int) -> None:
+        """Have a written batch that does not join the schema rewritten under another number, by one of these workers."""
         new = batch_id(self._spec.run, self._epoch, number)
         key = f"{self._spec.workload}-rewrite-{self._spec.run}-{number}-{again}"
         self.forget(number)
         spec = BatchSpec(id=new, keys=(), attempts=(), fingerprints=(), values=b"")
-        self._follow(number, spec, rewrite_task(self._packed, old, new, schema, key=key), again)
+        self._follow(number, spec, rewrite_task(self._packed, old, new, schema, workers=workers, key=key), again)
 
     def drop(self, number: int, again: int | None = None) -> None:
         """Cancel the tasks of a batch, or only that of one send; their workers kill the child and write what is finished."""

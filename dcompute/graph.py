@@ -136,9 +136,9 @@ def probe_task(run: Packed, token: str, *, worker: str, key: str) -> Any:
         return delayed(_probe, pure=False, traverse=False)(run.payload, token, dask_key_name=key)
 
 
-def rewrite_task(run: Packed, old: str, new: str, schema: str | None, *, key: str) -> Any:
-    """A delayed rewrite of a written batch, which any worker can do: no user code is loaded."""
-    with annotated(Placement(resources={}, priority=1_000_000), {"batch": new}):
+def rewrite_task(run: Packed, old: str, new: str, schema: str | None, *, workers: tuple[str, ...], key: str) -> Any:
+    """A delayed rewrite of a written batch by one of these workers; no user code is loaded."""
+    with annotated(Placement(resources={}, priority=1_000_000, workers=workers), {"batch": new}):
         return delayed(_rewrite_batch, pure=False, traverse=False)(run.payload, old, new, schema, dask_key_name=key)
 
 

@@ -116,6 +116,11 @@ class Placing:
         """What is annotated on the batches of a class: only names that workers declare."""
         return annotation(request, self._offers.values())
 
+    @property
+    def workers_present(self) -> frozenset[str]:
+        """Those that get batches."""
+        return frozenset(self._offers)
+
     def workers(self, send: Send) -> tuple[str, ...] | None:
         """The only workers that may execute a batch; None where any may."""
         one = send.alone_on or send.only_on

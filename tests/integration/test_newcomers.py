@@ -166,7 +166,7 @@ def test_a_worker_without_dcompute_lives_on_when_a_task_comes_to_it(processes: D
         tasks = [
             batch_task(packed, batch, there, key="batch"),
             probe_task(packed, "token", worker=other, key="probe"),
-            rewrite_task(packed, "r-1-1", "r-1-2", None, key="rewrite"),
+            rewrite_task(packed, "r-1-1", "r-1-2", None, workers=(other,), key="rewrite"),
         ]
         with dask.annotate(workers=[other], allow_other_workers=False):
             tasks.append(dc.workload(abs).delayed(-1))

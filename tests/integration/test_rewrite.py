@@ -86,7 +86,7 @@ def test_a_worker_rewrites_a_batch(client: Client, tmp_path: Path, large: bool) 
     told: list[dict[str, Any]] = []
     client.subscribe_topic(f"dcompute-{RUN}", lambda event: told.append(event[1]))
     try:
-        task = rewrite_task(run, OLD, NEW, TEXT, key=f"rewrite-{os.urandom(4).hex()}")
+        task = rewrite_task(run, OLD, NEW, TEXT, workers=tuple(client.scheduler_info()["workers"]), key=f"rewrite-{os.urandom(4).hex()}")
         answer = client.compute(task, optimize_graph=False).result()
         _wait_for(lambda: told)
     finally:
