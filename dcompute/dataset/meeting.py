@@ -20,6 +20,8 @@ _UNSIGNED = {8: pa.uint8(), 16: pa.uint16(), 32: pa.uint32(), 64: pa.uint64()}
 _FLOATS = {16: pa.float16(), 32: pa.float32(), 64: pa.float64()}
 #: Decimal digits of the largest integer of so many bits.
 _DIGITS = {8: 3, 16: 5, 32: 10, 64: 20}
+#: The most digits that a decimal of Arrow has.
+DECIMAL_DIGITS = 76
 
 _is = pa.types
 _FAMILIES: tuple[tuple[Callable[[pa.DataType], bool], str], ...] = (
@@ -53,6 +55,11 @@ class _CannotMeetError(Exception):
 def is_list(type_: pa.DataType) -> bool:
     """Whether it is a list of any form that lies on disk."""
     return bool(_is.is_list(type_) or _is.is_large_list(type_) or _is.is_fixed_size_list(type_))
+
+
+def decimal(precision: int, scale: int) -> pa.DataType:
+    """The smaller one of the types for so many digits."""
+    return pa.decimal128(precision, scale) if precision <= 38 else pa.decimal256(precision, scale)
 
 
 def list_like(type_: pa.DataType, item: pa.Field) -> pa.DataType:
@@ -128,7 +135,10 @@ def _plain_type(field: pa.Field) -> pa.DataType:
         return list_like(type_, plain(type_.value_field.with_name("element")))
     if _is.is_date64(type_):
         return pa.date32()
-    if _is.is_union(type_) or _is.is_interval(type_):
+    is_negative = _is.is_decimal(type_) and type_.scale < 0  # Parquet counts digits behind the point only
+    if is_negative and type_.precision - type_.scale <= DECIMAL_DIGITS:
+        return decimal(type_.precision - type_.scale, 0)
+    if _is.is_union(type_) or _is.is_interval(type_) or is_negative:
         raise SchemaError(
             f"Column {field.name!r} has type {type_}, for which Parquet has no form: return it as text, numbers or a mapping.",
             column=field.name,
@@ -219,9 +229,9 @@ def _decimal(a: pa.Field, b: pa.Field) -> pa.Field:
     (whole_a, scale_a), (whole_b, scale_b) = _decimal_digits(a.type), _decimal_digits(b.type)
     scale = max(scale_a, scale_b)
     precision = max(whole_a, whole_b) + scale
-    if precision > 76:
-        raise _CannotMeetError(f"together they need {precision} digits, and 76 is the most")
-    return _field(a.name, pa.decimal128(precision, scale) if precision <= 38 else pa.decimal256(precision, scale), None)
+    if precision > DECIMAL_DIGITS:
+        raise _CannotMeetError(f"together they need {precision} digits, and {DECIMAL_DIGITS} is the most")
+    return _field(a.name, decimal(precision, scale), None)
 
 
 def _decimal_digits(type_: pa.DataType) -> tuple[int, int]:

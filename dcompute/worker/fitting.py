@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dcompute.dataset.meeting import FILE, is_list, list_like, meet_fields
+from dcompute.dataset.meeting import FILE, decimal, is_list, list_like, meet_fields
 from dcompute.dataset.schema import RESERVED, cast_column, from_text, marked, meet
 from dcompute.errors import SchemaError
 from dcompute.secrecy import shown_value
@@ -185,14 +185,10 @@ def _narrower(type_: pa.DataType) -> list[pa.DataType]:
         return [pa.int64()]
     if pa.types.is_decimal(type_):
         scale = type_.scale
-        return [pa.int64(), *(_decimal(whole + scale, scale) for whole in range(1, type_.precision - scale + 1))]
+        return [pa.int64(), *(decimal(whole + scale, scale) for whole in range(1, type_.precision - scale + 1))]
     if pa.types.is_timestamp(type_) and type_.unit == "ns":
         return [pa.timestamp("us", type_.tz)]
     return [pa.duration("us")] if pa.types.is_duration(type_) and type_.unit == "ns" else []
-
-
-def _decimal(precision: int, scale: int) -> pa.DataType:
-    return pa.decimal128(precision, scale) if precision <= 38 else pa.decimal256(precision, scale)
 
 
 def _of_item(values: pa.ChunkedArray, starts: list[int], item: int) -> pa.ChunkedArray:

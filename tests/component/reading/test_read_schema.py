@@ -73,10 +73,11 @@ def test_types_that_cannot_meet_are_named(a: pa.DataType, b: pa.DataType) -> Non
     assert caught.value.types == (str(a), str(b))
 
 
-def test_types_that_parquet_has_no_form_for_are_refused() -> None:
+@pytest.mark.parametrize("type_", [pa.month_day_nano_interval(), pa.decimal256(76, -1)], ids=str)
+def test_types_that_parquet_has_no_form_for_are_refused(type_: pa.DataType) -> None:
     """A type that cannot lie on disk is an error before anything is written."""
     with pytest.raises(SchemaError, match="Parquet"):
-        join_schemas(None, pa.schema([("when", pa.month_day_nano_interval())]))
+        join_schemas(None, pa.schema([("when", type_)]))
 
 
 @pytest.mark.parametrize(

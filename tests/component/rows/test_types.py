@@ -58,6 +58,7 @@ TYPES: dict[str, tuple[Any, Any, list[Any]]] = {
     "bytes of one length": (typed(b"abc", pa.binary(3)), typed(b"abcd", pa.binary(4)), [b"abc", b"abcd"]),
     "decimal": ({"v": Decimal("1.25")}, {"v": Decimal("12345678901234567890.5")}, [Decimal("1.25"), Decimal("12345678901234567890.5")]),
     "decimal and integer": ({"v": Decimal("1.5")}, {"v": 7}, [Decimal("1.5"), Decimal(7)]),
+    "decimal of thousands": (typed(Decimal("1E+3"), pa.decimal128(8, -2)), {"v": Decimal("1.5")}, [Decimal(1000), Decimal("1.5")]),
     "time": ({"v": NOON}, typed(NOON, pa.timestamp("ns")), [NOON, NOON]),
     "seconds": (typed(NOON.replace(microsecond=0), pa.timestamp("s")), {"v": NOON}, [NOON.replace(microsecond=0), NOON]),
     "time with a zone": ({"v": IN_UTC}, {"v": IN_BERLIN}, [IN_UTC, IN_BERLIN]),
