@@ -26,9 +26,10 @@ def answer_of(future: Any) -> dict[str, Any] | None:
 
 
 def _problem(error: BaseException) -> str:
-    if isinstance(error, ImportError | AttributeError):  # of the probe's own name; what it meets there it tells in its answer
+    """Why there is no answer: what a probe meets it answers, so this came before it began."""
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] == "dcompute":
         return f"it cannot import dcompute ({error}): install it there, in the same version"
-    return f"{type(error).__name__}: {error}"
+    return f"dcompute could not begin there ({type(error).__name__}: {error})"
 
 
 def check_answer(address: str, answer: Mapping[str, Any], store: Store) -> None:

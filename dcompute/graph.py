@@ -1,7 +1,7 @@
 """A batch as a small ``dask.delayed`` graph with annotations, handed to ``client.compute``.
 
 Scheduler and workers unpickle what they are given, and a worker that cannot ends: so a task carries byte strings and the name of one
-function of dcompute, which is looked up where it is called. User code is opened in the worker's children only.
+function of dcompute. User code is opened in the worker's children only.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import pickle
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
-from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import dask
 from dask import delayed
@@ -63,25 +63,15 @@ class Packed:
         return isinstance(self.payload, bytes)
 
 
-class _ByName:
-    """A function as tasks carry it: who lacks its module can unpickle it all the same, and answers with the error of the import."""
+def _called(function: str, *values: Any, key: str, **named: Any) -> Any:
+    """A delayed call of a function of dcompute, ``"module:name"``, of which nothing is imported where the task is only handed on.
 
-    def __init__(self, module: str, name: str) -> None:
-        self.__name__ = name  # Dask names tasks by it
-        self._path = f"{module}:{name}"
-
-    def __call__(self, *values: Any, **named: Any) -> Any:
-        return resolve_name(self._path)(*values, **named)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # of this source only the standard library is asked, and unlike bytecode it is the same to every Python
-        return eval, (f"lambda *values, **named: __import__('pkgutil').resolve_name({self._path!r})(*values, **named)",)
-
-
-_run_batch = _ByName("dcompute.worker.batch", "run_batch")
-_run_delayed = _ByName("dcompute.worker.delayed", "run_delayed")
-_probe = _ByName("dcompute.worker.probe", "probe")
-_rewrite_batch = _ByName("dcompute.worker.rewrite", "rewrite_batch")
+    Each hop pickles a task anew, and what it cannot pickle by reference it sends as its own bytecode, which ends a worker of another
+    Python. So all that travels is built in, or text: who lacks dcompute, or has another one, answers with the error of the import.
+    """
+    source = f"__import__('pkgutil').resolve_name({function!r})(*values, **named)"
+    # without globals of its own: eval would leave all builtins in them, and they in the task
+    return delayed(eval, pure=False, traverse=False)(source, None, {"values": values, "named": named}, dask_key_name=key)
 
 
 def refuse_fusing() -> None:
@@ -127,19 +117,19 @@ def batch_task(run: Packed, batch: BatchSpec, placement: Placement, *, key: str)
     """A delayed batch; compute it with :func:`annotated`'s annotations already on it."""
     spec = pickle.dumps(batch, protocol=pickle.HIGHEST_PROTOCOL)
     with annotated(placement, {"batch": batch.id}):
-        return delayed(_run_batch, pure=False, traverse=False)(run.payload, spec, dask_key_name=key)
+        return _called("dcompute.worker.batch:run_batch", run.payload, spec, key=key)
 
 
 def probe_task(run: Packed, token: str, *, worker: str, key: str) -> Any:
     """A delayed probe of one worker."""
     with annotated(Placement(resources={}, priority=1_000_000, workers=(worker,)), {"probe": token}):
-        return delayed(_probe, pure=False, traverse=False)(run.payload, token, dask_key_name=key)
+        return _called("dcompute.worker.probe:probe", run.payload, token, key=key)
 
 
 def rewrite_task(run: Packed, old: str, new: str, schema: str | None, *, workers: tuple[str, ...], key: str) -> Any:
     """A delayed rewrite of a written batch by one of these workers; no user code is loaded."""
     with annotated(Placement(resources={}, priority=1_000_000, workers=workers), {"batch": new}):
-        return delayed(_rewrite_batch, pure=False, traverse=False)(run.payload, old, new, schema, dask_key_name=key)
+        return _called("dcompute.worker.rewrite:rewrite_batch", run.payload, old, new, schema, key=key)
 
 
 def delayed_call(workload: Workload, value: Any) -> Any:
@@ -147,7 +137,9 @@ def delayed_call(workload: Workload, value: Any) -> Any:
     refuse_fusing()
     request = workload.request()
     with annotated(Placement(resources=_declared_needs(request), priority=request.priority), {"workload": workload.name}):
-        return delayed(_run_delayed, pure=False)(_call_spec(workload), value, memory=request.memory, cpus=request.cpus)
+        key = f"{workload.name}-{uuid4().hex}"
+        needs = {"memory": request.memory, "cpus": request.cpus}
+        return _called("dcompute.worker.delayed:run_delayed", _call_spec(workload), value, key=key, **needs)
 
 
 @functools.lru_cache(maxsize=64)

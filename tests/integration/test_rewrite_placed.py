@@ -75,7 +75,9 @@ def test_a_rewrite_whose_workers_are_gone_goes_to_another(cluster: DaskProcesses
             added(cluster, tmp_path, "--no-nanny", "--resources", "HOG=1") as two,
         ):
             run = Disagreement(cluster, tmp_path)
-            hogs = [client.submit(hog, str(free), resources={"HOG": 1}, workers=[each], pure=False) for each in (one, two)]
+            hogs = [
+                client.submit(hog, str(free), resources={"HOG": 1}, workers=[each], priority=2_000_000, pure=False) for each in (one, two)
+            ]
             until(lambda: all(len(tasks) == 2 for tasks in client.processing().values()), 20, "a task behind each item")
             run.gate.touch()
             until(
