@@ -195,23 +195,30 @@ def test_a_scheduler_needs_no_dcompute(bare: Path, library: Path, tmp_path: Path
         cluster.close()
 
 
-def test_nobody_waits_for_a_worker_that_does_not_answer(processes: DaskProcesses, library: Path, tmp_path: Path) -> None:
-    """Its thread is taken by somebody else: the run ends without it."""
+def test_nobody_waits_for_a_worker_that_does_not_answer(library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its thread is taken by somebody else: the run ends without it.
+
+    Dask must not bring a batch there from the line of the other worker, which it may before anybody knows of this one.
+    """
     free = tmp_path / "free"
 
     def hog(path: str) -> None:
         while not Path(path).exists():
             time.sleep(0.01)
 
-    with Client(processes.address, set_as_default=False) as client:
-        taken = client.submit(hog, str(free), resources={"HOG": 1}, pure=False)
-        run = Gated(processes, tmp_path).wait_for(done=5)
-        with added(processes, library, "--no-nanny", "--resources", "HOG=1") as newcomer:
-            until(lambda: client.processing().get(newcomer), 20, "the other task")
-            until(lambda: len(client.processing()[newcomer]) == 2, 20, "the probe behind it")
-            assert newcomer not in run.finish()
-            free.touch()
-            taken.result(timeout=20)
+    monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__WORK_STEALING", "False")
+    cluster = DaskProcesses(tmp_path / "cluster")
+    try:
+        with added(cluster, library, "--no-nanny"), Client(cluster.address, set_as_default=False) as client:
+            taken = client.submit(hog, str(free), resources={"HOG": 1}, pure=False)
+            run = Gated(cluster, tmp_path).wait_for(done=5)
+            with added(cluster, library, "--no-nanny", "--resources", "HOG=1") as newcomer:
+                until(lambda: len(client.processing().get(newcomer, ())) == 2, 20, "the probe behind the other task")
+                assert newcomer not in run.finish()
+                free.touch()
+                taken.result(timeout=20)
+    finally:
+        cluster.close()
 
 
 def test_the_first_worker_may_be_a_wrong_one(empty: DaskProcesses, library: Path, tmp_path: Path) -> None:
