@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -28,7 +28,7 @@ from pathlib import Path
 
 def work(x, gate):
     # the first items are quick; the others wait until the test has seen what it came for
-    while x >= 5 and not Path(gate).exists():
+    while x >= 10 and not Path(gate).exists():
         time.sleep(0.01)
     return {"x": x, "pid": os.getppid()}
 """
@@ -100,7 +100,7 @@ def workers(cluster: DaskProcesses) -> set[str]:
 
 
 class Gated:
-    """A run whose items from the sixth on wait for the test."""
+    """A run whose items from the eleventh on wait for the test."""
 
     def __init__(self, cluster: DaskProcesses, folder: Path) -> None:
         import gated  # type: ignore[import-not-found]
@@ -110,11 +110,19 @@ class Gated:
 
     def wait_for(self, done: int = 0, running: int = 0) -> Gated:
         """Go on when so many items have succeeded and so many are in flight."""
-        until(lambda: self.run.status().done >= done and self.run.status().running >= running, 30, f"{done} items, {running} in flight")
+        self._until(lambda: self.run.status().done >= done and self.run.status().running >= running, f"{done} items, {running} in flight")
         return self
 
     def wait_for_notice(self, worker: str) -> None:
-        until(lambda: worker in self.run.status().note, 20, "the notice")
+        self._until(lambda: worker in self.run.status().note, "the notice")
+
+    def _until(self, true: Callable[[], bool], what: str) -> None:
+        try:
+            until(true, 30, what)
+        except AssertionError as error:
+            status = self.run.status()
+            self.run.cancel()  # the next tests need its workers
+            raise AssertionError(f"{error}: {status}") from None
 
     def finish(self) -> Counter[str]:
         """Open the gate; who executed how many items, all of which succeeded at their first attempt."""
