@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
@@ -64,6 +65,7 @@ class Store:
         self._fs: Any = None
         self._secrets: frozenset[str] = frozenset()
         self._backend: Backend | None = Disk(url) if protocol == LOCAL else None
+        self._lock = threading.Lock()
 
     @classmethod
     def at(cls, url: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None) -> Store:
@@ -294,13 +296,17 @@ class Store:
 
     @property
     def _files(self) -> Backend:
-        if self._backend is None:
-            from dcompute.dataset.remote import Memory, Objects
+        return self._backend or self._connected()
 
-            fs = self.fs
-            root = fs._strip_protocol(self.url)
-            self._backend = Memory(fs, root) if self.is_memory else Objects(client_of(self.protocol, fs), fs, root)
-        return self._backend
+    def _connected(self) -> Backend:
+        with self._lock:  # threads that come first at once would each count on a backend of their own
+            if self._backend is None:
+                from dcompute.dataset.remote import Memory, Objects
+
+                fs = self.fs
+                root = fs._strip_protocol(self.url)
+                self._backend = Memory(fs, root) if self.is_memory else Objects(client_of(self.protocol, fs), fs, root)
+            return self._backend
 
     def _file_system(self) -> Any:
         import fsspec
