@@ -204,7 +204,10 @@ def test_max_failures_is_a_number_or_a_share(limit: float, items: range, failure
         run.wait(progress="quiet")
     failed = len(run.failures().compute())
     assert failures <= failed < failures + 32  # what was in flight still counts
-    assert sorted(run.results().compute()["value"]) == [x for x in items if x < 100]
+    done = sorted(run.results().compute()["value"])
+    assert len(done) == run.summary().succeeded
+    # a batch beside the one that ended the run may have been cut off
+    assert {x for x in items if x < 92} <= set(done) <= {x for x in items if x < 100}
 
 
 def test_as_many_failures_as_allowed_do_not_end_a_run(tmp_path: Path) -> None:
