@@ -55,7 +55,6 @@ class Proxy:
 
     def __init__(self, behind: Server) -> None:
         self.seen: list[Seen] = []
-        self.answered = 0  #: requests that a client has no cause to repeat
         self.troubles: list[Trouble] = []
         self.behind = behind
         self._lock = threading.Lock()
@@ -92,11 +91,6 @@ class Proxy:
                     return one
         return None
 
-    def note_answer(self, status: int) -> None:
-        """Count an answer that goes to a client."""
-        with self._lock:
-            self.answered += status < 500 and status != 429
-
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         return type("Handler", (_Handler,), {"proxy": self})
 
@@ -131,7 +125,6 @@ class _Handler(BaseHTTPRequestHandler):
             trouble.act()
             self.close_connection = True
             return
-        self.proxy.note_answer(status)
         self._answer(status, headers, answer)
 
     do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = do_PATCH = _any  # names that http.server looks for

@@ -162,10 +162,10 @@ def test_reading_a_dataset_as_inputs_is_counted(server: Server, proxy: Proxy, pl
         driver.add({f"{n}": [{"n": n}]})
     driver.close()
     rows = dc.rows(dc.open(url, proxy.server.options))
-    made = proxy.answered
+    made = len(proxy.seen)
     inputs = Inputs.of(rows)
     assert len(list(inputs)) == 6
-    assert inputs.requests == proxy.answered - made == 6
+    assert inputs.requests == len(proxy.seen) - made == 6
 
 
 # ------------------------------------------------------------------------------------------------------------ checks and renames
