@@ -136,10 +136,10 @@ def delayed_call(workload: Workload, value: Any) -> Any:
     """A delayed call of a workload for a user's own graph, with the workload's annotations."""
     refuse_fusing()
     request = workload.request()
+    key = f"{workload.name}-{uuid4().hex}"
+    function, spec = "dcompute.worker.delayed:run_delayed", _call_spec(workload)
     with annotated(Placement(resources=_declared_needs(request), priority=request.priority), {"workload": workload.name}):
-        key = f"{workload.name}-{uuid4().hex}"
-        needs = {"memory": request.memory, "cpus": request.cpus}
-        return _called("dcompute.worker.delayed:run_delayed", _call_spec(workload), value, key=key, **needs)
+        return _called(function, spec, value, key=key, memory=request.memory, cpus=request.cpus)
 
 
 @functools.lru_cache(maxsize=64)

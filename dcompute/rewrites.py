@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING
 
 from dcompute.errors import ClusterError
@@ -13,7 +12,7 @@ if TYPE_CHECKING:
     from dcompute.placing import Placing
     from dcompute.window import Settled
 
-#: Tasks that were lost while they rewrote one batch, after which the run ends.
+#: Lost tasks that rewrite batches, in one run, after which it ends.
 LOSSES = 5
 
 
@@ -35,7 +34,7 @@ class Rewrites:
         self._again = again
         self._settled: dict[int, Settled] = {}
         self._workers: dict[int, frozenset[str]] = {}  #: who may do each
-        self._losses: Counter[int] = Counter()
+        self._losses = 0
         self._sent = 0
 
     def __len__(self) -> int:
@@ -57,11 +56,11 @@ class Rewrites:
         Raises
         ------
         ClusterError
-            It is not the first one.
+            Too many were lost.
         """
-        self._losses[number] += 1
-        if self._losses[number] > LOSSES:
-            raise ClusterError(f"a batch could not be rewritten: {self._losses[number]} tasks were lost. To go on, {self._again}")
+        self._losses += 1
+        if self._losses > LOSSES:
+            raise ClusterError(f"a batch could not be rewritten: {self._losses} tasks were lost. To go on, {self._again}")
         self._workers[number] = frozenset()
         self.look()
 
@@ -72,7 +71,7 @@ class Rewrites:
         return self._settled.pop(number)
 
     def look(self) -> None:
-        """Send what nobody who is there may do yet: any worker can, but for those that have not shown that they can do this run's work."""
+        """Send what nobody who is there may do: who has not shown that it can do the work of this run might lack dcompute."""
         present = self._placing.workers_present
         for number, workers in self._workers.items():
             if present and workers.isdisjoint(present):

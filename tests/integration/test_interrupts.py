@@ -67,7 +67,7 @@ def test_ctrl_c_in_wait_commits_what_is_done_and_says_how_to_go_on(tmp_path: Pat
     done = script.values()
     assert set(done) == {int(x) for x in script.trace.read_text().split() if int(x) % 4 != 3}
     assert f"{len(done)} succeeded" in err
-    until(lambda: not any(psutil.pid_exists(pid) for pid in ours), 20, "the end of the children")
+    until(lambda: not any(psutil.pid_exists(pid) for pid in ours), 5, "the end of the children")
     script.go.touch()
     again = script.start()
     again.communicate(timeout=60)

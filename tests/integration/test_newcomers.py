@@ -110,15 +110,17 @@ class Gated:
 
     def wait_for(self, done: int = 0, running: int = 0) -> Gated:
         """Go on when so many items have succeeded and so many are in flight."""
-        self._until(lambda: self.run.status().done >= done and self.run.status().running >= running, f"{done} items, {running} in flight")
+        self._until(
+            lambda: self.run.status().done >= done and self.run.status().running >= running, 30, f"{done} items, {running} in flight"
+        )
         return self
 
     def wait_for_notice(self, worker: str) -> None:
-        self._until(lambda: worker in self.run.status().note, "the notice")
+        self._until(lambda: worker in self.run.status().note, 20, "the notice")
 
-    def _until(self, true: Callable[[], bool], what: str) -> None:
+    def _until(self, true: Callable[[], bool], seconds: float, what: str) -> None:
         try:
-            until(true, 30, what)
+            until(true, seconds, what)
         except AssertionError as error:
             status = self.run.status()
             self.run.cancel()  # the next tests need its workers
@@ -188,7 +190,8 @@ def test_a_run_is_refused_where_a_worker_lacks_dcompute(processes: DaskProcesses
     with added(processes, bare, "--no-nanny") as other:
         with pytest.raises(ClusterError, match=rf"worker {other} cannot do this work: it cannot import dcompute .*: install it there"):
             Gated(processes, tmp_path).run.wait(30)
-        assert other in workers(processes)
+        with Client(processes.address, set_as_default=False) as client:
+            assert client.submit(abs, -1, workers=[other]).result(timeout=20) == 1
 
 
 def test_a_scheduler_needs_no_dcompute(bare: Path, library: Path, tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ def test_a_silent_driver_on_another_host_is_succeeded_when_its_lease_has_run_out
     asked = time.monotonic()
     run = go_on(tmp_path)
     assert time.monotonic() - asked < 1.0
-    note = until(lambda: run.status().note, 20, "a line of progress")
+    note = until(lambda: run.status().note, 5, "a line of progress")
     assert "elsewhere" in note
     assert "4711" in note
     assert "(1 s)" in note or "(2 s)" in note
@@ -155,7 +155,7 @@ def test_a_driver_on_another_host_that_beats_is_respected(tmp_path: Path, monkey
     monkeypatch.setattr(lease, "LEASE", 20.0)
     other = Elsewhere(tmp_path)
     run = go_on(tmp_path)
-    until(lambda: run.status().note, 20, "a line of progress")
+    until(lambda: run.status().note, 5, "a line of progress")
     other.beat()
     with pytest.raises(DatasetBusy, match="elsewhere") as caught:
         run.wait(progress="quiet")
@@ -168,7 +168,7 @@ def test_a_run_that_waits_for_a_lease_can_be_cancelled(tmp_path: Path, how: str)
     store = Elsewhere(tmp_path).store
     post_request(store, "other", {"do": "cancel"})
     run = go_on(tmp_path)
-    until(lambda: run.status().note, 20, "a line of progress")
+    until(lambda: run.status().note, 5, "a line of progress")
     if how == "cancel()":
         run.cancel()
     elif how == "a request to it":
