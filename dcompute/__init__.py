@@ -9,7 +9,7 @@ The way of the data, and the modules in its order::
     checks                                     what must be true of rows and of inputs
     keys, inputs, upstream, index, plan, cost  what to do it to, what is left to do, and what it costs
     window                                     the state machine: events in, instructions out, time is an argument
-    graph, cluster, intake, ledger, driver     what speaks to the scheduler and carries the instructions out
+    graph, connection, intake, ledger, driver  what speaks to the scheduler and carries the instructions out
     run                                        what a user holds
     worker                                     what runs on worker nodes: batch, guardian, child, limits, meter
     dataset                                    the log, the parts, reading

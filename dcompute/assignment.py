@@ -14,9 +14,9 @@ from typing import Any
 
 from dcompute.checks.forms import checks_of
 from dcompute.checks.travel import RunChecks, packed
-from dcompute.cluster import Connection, Place, connect, existing_client, leave_slot, place_of
 from dcompute.code import pack, zip_module
 from dcompute.config import settings
+from dcompute.connection import Connection, Place, connect, existing_client, leave_slot, place_of
 from dcompute.dataset.names import new_run_id
 from dcompute.dataset.renaming import due_before
 from dcompute.dataset.schema import declared, to_text

@@ -14,7 +14,7 @@ from dcompute.records import BatchSpec, Item, ItemKey, Receipt, RunSpec, batch_i
 from dcompute.window import Ended, Lost, SetupFailed, Started
 
 if TYPE_CHECKING:
-    from dcompute.cluster import Connection
+    from dcompute.connection import Connection
     from dcompute.window import Event, Send
 
 log = logging.getLogger("dcompute.driver")

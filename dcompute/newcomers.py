@@ -14,7 +14,7 @@ from dcompute.graph import probe_task
 
 if TYPE_CHECKING:
     from dcompute.assignment import Assignment
-    from dcompute.cluster import Connection
+    from dcompute.connection import Connection
     from dcompute.dataset.store import Store
 
 #: How often (seconds) the thread of a newcomer looks whether it is still waited for: Dask wakes it when there is an answer.

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dcompute.cluster import offers_at
+from dcompute.connection import offers_at
 from dcompute.cost import NEWEST, Cost, cost_of
 from dcompute.dataset.outcomes import OutcomeReader, iter_outcomes
 from dcompute.dataset.state import State

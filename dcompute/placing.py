@@ -18,7 +18,7 @@ from dcompute.window import Capacity, Ended, Event, Lost, Send, SetupFailed
 
 if TYPE_CHECKING:
     from dcompute.assignment import Assignment
-    from dcompute.cluster import Connection
+    from dcompute.connection import Connection
     from dcompute.dataset.store import Store
 
 #: A probe waits for a free thread of its worker, which others may hold; who has answered by then (seconds) is enough to begin with.

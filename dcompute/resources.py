@@ -44,6 +44,8 @@ class WorkerOffer:
     memory_limit: int | None = None  #: bytes; None: it has no limit of its own
     resources: Mapping[str, float] = field(default_factory=dict)  #: as declared
     host: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)  #: what its operator says of it, and what it found itself
+    until: float | None = None  #: when its walltime is over, in seconds since the epoch
 
 
 # ------------------------------------------------------------------------------------------------------------------------ fitting

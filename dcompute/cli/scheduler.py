@@ -33,7 +33,7 @@ def connected(scheduler: str | None) -> Iterator[Any]:
     if address is None:
         yield None
         return
-    from dcompute.cluster import open_client
+    from dcompute.connection import open_client
 
     with open_client(address) as client, client.as_current():
         yield client

@@ -19,7 +19,7 @@ from distributed.deploy.spec import SpecCluster
 from distributed.diagnostics.plugin import SchedulerPlugin
 
 import dcompute as dc
-from dcompute.cluster import connect
+from dcompute.connection import connect
 from dcompute.errors import ClusterError, ItemError, UsageError
 from tests.processes import below, until
 

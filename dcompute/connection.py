@@ -17,10 +17,13 @@ from dcompute.worker.limits import usable_memory
 if TYPE_CHECKING:
     from distributed import Client, Future
 
-log = logging.getLogger("dcompute.cluster")
+log = logging.getLogger("dcompute.connection")
 
 #: A dead scheduler answers nothing: closing must not wait for it longer than this (seconds).
 CLOSE_SECONDS = 3.0
+#: Name under which a worker tells the scheduler what Dask has no place for: ``labels`` (names and texts), ``until`` (seconds since the
+#: epoch, when its walltime is over) and ``devices``.
+WORKER_INFORMATION = "dcompute"
 
 
 class Connection:
@@ -65,17 +68,7 @@ class Connection:
             workers: Mapping[str, Any] = self.client.scheduler_info(n_workers=-1)["workers"]
         except Exception as error:
             raise ClusterError(f"the scheduler at {self.address} does not answer any more") from error
-        return {
-            address: WorkerOffer(
-                address=address,
-                nthreads=int(info["nthreads"]),
-                memory_limit=int(info.get("memory_limit") or 0) or usable_memory(),
-                resources=dict(info.get("resources") or {}),
-                host=str(info.get("host", "")),
-            )
-            for address, info in workers.items()
-            if info.get("status", "running") == "running"
-        }
+        return {address: _offer(address, info) for address, info in workers.items() if info.get("status", "running") == "running"}
 
     def listen(self, topic: str, handler: Callable[[dict[str, Any]], None]) -> None:
         """Hand every event of a topic to ``handler``, on the client's own thread."""
@@ -102,6 +95,20 @@ class Connection:
             with contextlib.suppress(Exception):
                 self._local.close(timeout=CLOSE_SECONDS)
             _hush.release()
+
+
+def _offer(address: str, info: Mapping[str, Any]) -> WorkerOffer:
+    """What the scheduler knows of a worker; of a plain one neither labels nor walltime."""
+    known = info.get(WORKER_INFORMATION) or {}
+    return WorkerOffer(
+        address=address,
+        nthreads=int(info["nthreads"]),
+        memory_limit=int(info.get("memory_limit") or 0) or usable_memory(),
+        resources=dict(info.get("resources") or {}),
+        host=str(info.get("host", "")),
+        labels=dict(known.get("labels") or {}),
+        until=known.get("until"),
+    )
 
 
 class _Hush:
