@@ -107,7 +107,7 @@ class Flights:
     def send(self, send: Send, resources: Mapping[str, float], schema: str | None, *, workers: tuple[str, ...] | None = None) -> None:
         """Hand a batch to the scheduler; a task of the same batch that is still known is forgotten, unless this is its twin."""
         spec = self._batch(send, schema)
-        placement = Placement(resources=resources, priority=send.request.priority, workers=workers)
+        placement = Placement(resources=resources, priority=send.priority, workers=workers)
         # a name of its own for each time it goes out: the scheduler may still know the task that was lost
         key = f"{self._spec.workload}-{self._spec.run}-{send.number}-{send.again}"
         if send.twin:

@@ -66,6 +66,7 @@ class Request:
     memory: int | None = None  #: bytes; None: the slot's share of its worker's
     resources: tuple[tuple[str, float], ...] = ()  #: named resources, sorted by name
     priority: int = 0  #: higher goes first
+    uses: tuple[tuple[str, float], ...] = ()  #: of named limits, sorted by name: held by a batch, or taken by an item
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

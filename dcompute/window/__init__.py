@@ -10,13 +10,29 @@ Pure: events in, instructions out, time is an argument. It starts nothing, waits
 
 from __future__ import annotations
 
-from dcompute.window.events import CancelAll, Capacity, Ended, Event, Lost, MarkFound, Misfit, NoMark, Offered, SetupFailed, Started, Tick
+from dcompute.window.events import (
+    Allowance,
+    CancelAll,
+    Capacity,
+    Ended,
+    Event,
+    Lost,
+    MarkFound,
+    Misfit,
+    NoMark,
+    Offered,
+    Reprioritized,
+    SetupFailed,
+    Started,
+    Tick,
+)
 from dcompute.window.instructions import Drop, End, Instruction, LookForMark, Measure, Notice, Record, Send, Settled, Take, Try
 from dcompute.window.machine import Window
 from dcompute.window.settings import Counts, WindowConfig
+from dcompute.window.waiting import Waiting, Why
 
 __all__ = [
-    "CancelAll", "Capacity", "Counts", "Drop", "End", "Ended", "Event", "Instruction", "LookForMark", "Lost", "MarkFound", "Measure",
-    "Misfit", "NoMark", "Notice", "Offered", "Record", "Send", "Settled", "SetupFailed", "Started", "Take", "Tick", "Try", "Window",
-    "WindowConfig",
+    "Allowance", "CancelAll", "Capacity", "Counts", "Drop", "End", "Ended", "Event", "Instruction", "LookForMark", "Lost", "MarkFound",
+    "Measure", "Misfit", "NoMark", "Notice", "Offered", "Record", "Reprioritized", "Send", "Settled", "SetupFailed", "Started", "Take",
+    "Tick", "Try", "Waiting", "Why", "Window", "WindowConfig",
 ]  # fmt: skip

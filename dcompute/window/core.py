@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from dcompute.records import Failure, ItemKey, Request
 from dcompute.retry import Retry
@@ -38,6 +38,10 @@ class Core:
         self.share: int | None = None
         self.counted: frozenset[Request] = frozenset()  #: classes whose slots nobody but this window holds
         self.outsiders = False  #: workers are there that must not get a batch
+        self.raised = 0  #: by how much the priority of the run has been changed
+        self.allowance: Mapping[str, float] = {}
+        self.hosts: Mapping[str, str] = {}
+        self.labels: Mapping[str, Mapping[str, str]] = {}
         self.exhausted = False
         self.remaining: int | None = None
         self.asked_at: float | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dcompute.records import Failure, Item, Receipt, Request
 from dcompute.window.instructions import Try
@@ -29,6 +29,23 @@ class Capacity:
     share: int | None = None  #: bytes of a slot whose class declares no memory (the largest such share)
     counted: frozenset[Request] = frozenset()  #: classes whose slots nobody but the window holds: workers would execute more at once
     outsiders: bool = False  #: workers are there that must not get a batch: what goes out names the worker that executes it
+    most: int | None = None  #: batches in flight at once, twins and second ones of a slot included; None: as many as there is room for
+    hosts: Mapping[str, str] = field(default_factory=dict)  #: worker -> host; of one that is not there, its address tells
+    labels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  #: worker -> what is said of it
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """How much of each named limit this run may use now; until it is told, and of what it does not name, all that there is."""
+
+    limits: Mapping[str, float]  #: a number at once, or of a rate so much a second
+
+
+@dataclass(frozen=True, slots=True)
+class Reprioritized:
+    """The run has another priority: what goes out from now on, further attempts and twins included, goes by it."""
+
+    priority: int  #: in place of that of ``WindowConfig.request``; classes with others keep their distance to it
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,4 +127,6 @@ class Tick:
     """Nothing but time has passed; due at :meth:`Window.wake_at`."""
 
 
-Event = Offered | Capacity | Started | Ended | Lost | SetupFailed | MarkFound | NoMark | Misfit | CancelAll | Tick
+Event = (
+    Offered | Capacity | Allowance | Reprioritized | Started | Ended | Lost | SetupFailed | MarkFound | NoMark | Misfit | CancelAll | Tick
+)

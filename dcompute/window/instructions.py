@@ -33,6 +33,7 @@ class Send:
     exclude: tuple[int, ...] = ()  #: indexes not to execute: a late mark settled them (``BatchSpec.exclude``)
     only_on: str | None = None  #: the one worker that has room for it: of a twin, where nobody but the window counts, or beside outsiders
     twin: bool = False  #: a second task beside the one in flight; the first receipt of either settles the batch
+    priority: int = 0  #: of its task: that of its class, as it was changed and as it has aged
 
     @property
     def alone(self) -> bool:

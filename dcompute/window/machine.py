@@ -3,16 +3,36 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping, Sequence
 
 from dcompute.records import Receipt, Request
 from dcompute.retry import Retry
 from dcompute.window.core import Core
-from dcompute.window.events import CancelAll, Capacity, Ended, Event, Lost, MarkFound, Misfit, NoMark, Offered, SetupFailed, Started, Tick
+from dcompute.window.events import (
+    Allowance,
+    CancelAll,
+    Capacity,
+    Ended,
+    Event,
+    Lost,
+    MarkFound,
+    Misfit,
+    NoMark,
+    Offered,
+    Reprioritized,
+    SetupFailed,
+    Started,
+    Tick,
+)
+from dcompute.window.explaining import Explainer
 from dcompute.window.instructions import Drop, End, Instruction
+from dcompute.window.order import Order
 from dcompute.window.sending import Sender
 from dcompute.window.settings import Counts, WindowConfig
 from dcompute.window.settling import Settler
+from dcompute.window.taking import Taker
 from dcompute.window.twins import Twins
+from dcompute.window.waiting import Waiting
 
 
 class Window:
@@ -32,8 +52,11 @@ class Window:
         self._core = Core(config, retry or Retry(), rng or random.Random(0))  # noqa: S311  jitter is no secret
         self._core.queues.of(config.request)
         self._settler = Settler(self._core)
-        self._sender = Sender(self._core)
-        self._twins = Twins(self._core)
+        self._taker = Taker(self._core)
+        self._order = Order(self._core)
+        self._sender = Sender(self._core, self._taker, self._order)
+        self._explainer = Explainer(self._core, self._taker)
+        self._twins = Twins(self._core, self._order)
         self._over = False
 
     @property
@@ -62,9 +85,9 @@ class Window:
         core.now = max(core.now, now)
         self._take_in(event)
         core.overdue()
-        self._sender.take()
+        self._taker.take()
         self._sender.fill()
-        self._sender.take()
+        self._taker.take()
         self._twins.send()
         self._finish()
         return core.answer()
@@ -77,12 +100,20 @@ class Window:
         if core.end is not None:
             return core.deadline if core.unstarted is None else core.unstarted
         times = [core.queues.later.next_due(), core.pause.due if core.pause.probe is None else None, self._twins.due]
-        times += self._sender.waits()
+        times += self._taker.waits()
         return min((time for time in times if time is not None and time > core.now), default=None)
 
     def counts(self) -> Counts:
         """Where the items are."""
         return self._core.counts()
+
+    def demand(self) -> Mapping[Request, int]:
+        """Batches that each class could have in flight now, wherever there was room for them; those in flight are among them."""
+        return self._explainer.demand()
+
+    def reasons(self) -> Sequence[Waiting]:
+        """For each class of which something waits: how many items, and why."""
+        return self._explainer.reasons()
 
     def allot(self) -> int:
         """A batch number for what the driver writes of itself (a part that is rewritten)."""
@@ -100,6 +131,10 @@ class Window:
                 self._capacity(event)
             case Misfit():
                 self._settler.misfit(event)
+            case Allowance(limits):
+                self._core.allowance = limits
+            case Reprioritized(priority):
+                self._core.raised = priority - self._core.config.request.priority
             case CancelAll(reason):
                 self._core.stop(End("cancelled", reason))
             case Tick():
@@ -154,7 +189,8 @@ class Window:
     def _capacity(self, event: Capacity) -> None:
         core = self._core
         core.largest_memory, core.share, core.counted = event.largest_memory, event.share, event.counted
-        core.outsiders = event.outsiders
+        core.outsiders, core.hosts, core.labels = event.outsiders, event.hosts, event.labels
+        core.slots.most = event.most
         present = {worker for there in event.slots.values() for worker, count in there.items() if count > 0}
         self._twins.moved(present)
         for batch in [batch for batch in core.out.values() if batch.allowed and present.isdisjoint(batch.allowed)]:

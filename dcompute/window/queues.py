@@ -14,6 +14,7 @@ from dcompute.window.instructions import Try
 from dcompute.window.settings import WindowConfig
 from dcompute.window.sizing import Sizes
 from dcompute.window.slots import Batch
+from dcompute.window.waiting import Why
 
 
 class ItemClass:
@@ -23,12 +24,28 @@ class ItemClass:
     alone wait apart.
     """
 
-    __slots__ = ("again", "alone", "first_sent", "fresh", "fresh_bytes", "pieces", "request", "sizes", "waiting")
+    __slots__ = (
+        "again",
+        "alone",
+        "first_sent",
+        "fresh",
+        "fresh_bytes",
+        "pieces",
+        "request",
+        "since",
+        "sizes",
+        "waiting",
+        "why",
+        "why_alone",
+    )
 
     def __init__(self, request: Request, sizes: Sizes) -> None:
         self.request = request
         self.sizes = sizes
         self.first_sent: float | None = None  #: when its first batch went out
+        self.since: float | None = None  #: since when it waits, or its last batch went out; None: nothing of it waits
+        self.why: Why | None = None  #: why it sent nothing when it could last; None: it did
+        self.why_alone: Why | None = None  #: the same of items that run alone
         self.waiting: deque[Batch] = deque()
         self.pieces: deque[tuple[Try, ...]] = deque()
         self.again: deque[Try] = deque()
@@ -105,6 +122,10 @@ class Later:
     def add(self, due: float, what: Try | Batch) -> None:
         """Keep something until then."""
         heapq.heappush(self._heap, (due, next(self._order), what))
+
+    def waiting(self) -> list[tuple[float, Try | Batch]]:
+        """What waits, and until when, in no order."""
+        return [(due, what) for due, _, what in list(self._heap)]
 
     def next_due(self) -> float | None:
         """When the first is due."""

@@ -1,4 +1,4 @@
-"""What goes out next, and how much is asked of the plan.
+"""What goes out next.
 
 In flight is one batch a slot; a second only where batches are short and the worker serves one class. Where there is no slot at all, one
 batch of each class goes out, so that a cluster that scales from zero starts.
@@ -10,70 +10,23 @@ from collections.abc import Sequence
 
 from dcompute.records import Request
 from dcompute.window.core import Core
-from dcompute.window.instructions import Send, Take, Try
+from dcompute.window.instructions import Send, Try
+from dcompute.window.order import Order
 from dcompute.window.queues import ItemClass
 from dcompute.window.slots import Batch
-
-#: Seconds for which a batch that is not full waits for items that were asked for.
-_HOLD = 0.1
-#: Items asked for while nothing is known of their cost.
-_FIRST_TAKE = 64
+from dcompute.window.taking import Taker
+from dcompute.window.waiting import Why, words
 
 
 class Sender:
     """Fills the slots of one window."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, taker: Taker, order: Order) -> None:
         self._core = core
+        self._taker = taker
+        self._order = order
         self._vanished = False
-
-    # -- intake ----------------------------------------------------------------------------------------------------------------------
-
-    def take(self) -> None:
-        """Ask the plan for items when fewer are there than the slots can take at once."""
-        core = self._core
-        if core.exhausted or core.asked_at is not None or core.end is not None or not core.slots.slots:
-            return
-        fresh = core.queues.fresh
-        if self._retries_full() or (core.pause.why is not None and fresh):
-            return
-        config = core.config
-        base = core.queues.of(config.request)
-        round_ = self._slots(base.request) * self.size(base)
-        most = config.max_ready
-        if fresh:
-            most = min(most, config.max_ready_bytes * fresh // max(core.queues.fresh_bytes, 1))
-        wanted = min(max(2 * round_, _FIRST_TAKE), most)
-        if 2 * fresh < wanted:
-            core.asked_at = core.now
-            core.say(Take(max(1, wanted - fresh)))
-
-    def waits(self) -> list[float]:
-        """Times at which something that is held back may go out."""
-        core = self._core
-        times = [] if core.asked_at is None else [core.asked_at + _HOLD]
-        probing = [found.first_sent for found in core.queues.classes.values() if found.first_sent is not None and found.loose]
-        return times + [first + core.config.probe_wait for first in probing]
-
-    def _retries_full(self) -> bool:
-        core = self._core
-        retrying = len(core.queues.later) + sum(len(found.again) for found in core.queues.classes.values())
-        if retrying < core.config.max_retrying:
-            return False
-        core.notice(("retries-full", f"{retrying:,} items wait for another attempt: no new inputs are read until fewer do."), once=True)
-        return True
-
-    def size(self, found: ItemClass) -> int:
-        """Items of the next batch of a class."""
-        core = self._core
-        left: int | None = found.loose if core.exhausted else None
-        if left is None and core.remaining is not None:
-            left = found.loose + core.remaining
-        elapsed = 0.0 if core.began is None else core.now - core.began
-        return found.sizes.size(self._slots(found.request), elapsed, left)
-
-    def _slots(self, request: Request) -> int:
-        return max(self._core.slots.served(request), self._core.slots.target, 1)
+        self._before: list[Request] = []  #: classes that go first and found no room
 
     # -- sending ---------------------------------------------------------------------------------------------------------------------
 
@@ -93,16 +46,20 @@ class Sender:
 
     def _fill(self, classes: list[ItemClass]) -> None:
         core = self._core
+        self._order.note(classes)
         self._release(classes)
         if core.pause.why is not None:
             self._probe(classes)
             return
         for batch in list(core.slots.homeless):
             core.slots.house(batch, self._deep(core.queues.classes[batch.request]))
-        for found in classes:
-            while found.alone and self._send_alone(found):
-                pass
-        self._send_ready([found for found in classes if found.ready])
+        self._before = []
+        for level in self._order.levels(classes):
+            for found in level:
+                while found.alone and self._send_alone(found):
+                    pass
+            self._send_ready([found for found in level if found.ready])
+            self._before += [found.request for found in level if found.ready and found.why in (Why.BUSY, Why.KEPT)]
 
     def _due(self) -> None:
         core = self._core
@@ -125,13 +82,9 @@ class Sender:
 
     def _send_ready(self, ready: list[ItemClass]) -> None:
         while ready:
-            found = min(ready, key=self._turn)
+            found = min(ready, key=self._order.turn)
             if not self._send_one(found) or not found.ready:
                 ready.remove(found)
-
-    def _turn(self, found: ItemClass) -> tuple[int, float]:
-        slots = self._core.slots
-        return -found.request.priority, slots.flying.get(found.request, 0) / max(slots.served(found.request), 1)
 
     def _probe(self, classes: list[ItemClass]) -> None:
         """In a pause: one batch of one item, when it is time."""
@@ -143,7 +96,7 @@ class Sender:
             return
         pause.due = None
         before = len(core.out)
-        for found in sorted(classes, key=self._turn):
+        for found in sorted(classes, key=lambda found: (-self._order.priority(found), self._order.turn(found))):
             if not (found.ready and self._send_one(found, single=True)) and found.alone:
                 self._send_alone(found)
             if len(core.out) > before:
@@ -155,16 +108,15 @@ class Sender:
     def _send_one(self, found: ItemClass, single: bool = False) -> bool:
         core = self._core
         request, slots = found.request, core.slots
-        size = 1 if single else self.size(found)
-        lined_up = bool(found.waiting or found.pieces)
-        if request not in slots.slots or (not lined_up and (self._held(found, size) or self._probing(found))):
+        size = 1 if single else self._taker.size(found)
+        found.why = self._barred(found, size)
+        if found.why is not None:
             return False
         deep = self._deep(found)
-        if slots.beyond(deep):
-            return False
         shun = found.waiting[0].lost_on if found.waiting else None
         worker = slots.find(request, deep, shun) or slots.find(request, deep)
-        if worker is None and not self._beside(request):
+        if worker is None and not self._beside(found):
+            found.why = Why.NO_WORKER if not slots.served(request) else Why.KEPT if slots.kept else Why.BUSY
             return False
         batch = self._next(found, size)
         if batch is None:
@@ -173,6 +125,20 @@ class Sender:
         slots.kept = {there: why for there, why in slots.kept.items() if why != request}
         self._send(batch, worker or (slots.least(request) if core.outsiders else None))
         return True
+
+    def _barred(self, found: ItemClass, size: int) -> Why | None:
+        """Why nothing of a class may go out, wherever there is room; None where it may."""
+        slots = self._core.slots
+        if found.request not in slots.slots:
+            return Why.UNMEASURED
+        if slots.full:
+            return Why.SHARE
+        if not (found.waiting or found.pieces):
+            if self._taker.held(found, size):
+                return Why.FILLING
+            if self._taker.probing(found):
+                return Why.PROBING
+        return Why.SHRUNK if slots.beyond(self._deep(found)) else None
 
     def _next(self, found: ItemClass, size: int) -> Batch | None:
         """The next batch of a class; None where a late mark settled all of what was in line."""
@@ -203,13 +169,14 @@ class Sender:
         batch.where, batch.untouched, batch.alone_on = "out", False, alone_on
         core.batches[batch.number] = core.out[batch.number] = batch
         core.slots.put(batch, worker)
+        priority, found.since = self._order.priority(found), core.now
         core.running += len(batch.tries)
         exclude = tuple(index for index, tried in enumerate(batch.tries) if core.settled(tried)) if core.fates else ()
         only_on = worker if alone_on is None and (core.outsiders or batch.request in core.counted) else None
         avoid = () if alone_on or only_on else self._avoid(batch)
         one = alone_on or only_on
         batch.allowed = (one,) if one else self._allowed(batch, avoid)
-        core.say(Send(batch.number, batch.request, batch.tries, alone_on, batch.again, avoid, exclude, only_on))
+        core.say(Send(batch.number, batch.request, batch.tries, alone_on, batch.again, avoid, exclude, only_on, priority=priority))
 
     def _avoid(self, batch: Batch) -> tuple[str, ...]:
         """Workers kept free for others, and the one where it was lost, unless nothing else is left."""
@@ -227,19 +194,6 @@ class Sender:
 
     # -- room ------------------------------------------------------------------------------------------------------------------------
 
-    def _held(self, found: ItemClass, size: int) -> bool:
-        """Whether a batch that is not full waits a moment for items that were asked for."""
-        core = self._core
-        return core.asked_at is not None and found.loose < size and core.now < core.asked_at + _HOLD
-
-    def _probing(self, found: ItemClass) -> bool:
-        """Whether nothing is measured and enough single items are on their way to be measured."""
-        config = self._core.config
-        if found.sizes.item_seconds is not None or config.batch_size is not None or found.first_sent is None:
-            return False
-        flying = self._core.slots.flying.get(found.request, 0)
-        return flying >= config.probes and self._core.now < found.first_sent + config.probe_wait
-
     def _deep(self, found: ItemClass) -> bool:
         """Whether a slot gets a second batch, to hide the way there."""
         core = self._core
@@ -251,19 +205,19 @@ class Sender:
         others = [other.request for other in core.queues.classes.values() if other.ready or core.slots.flying.get(other.request)]
         return not core.slots.shared(found.request, others)
 
-    def _beside(self, request: Request) -> bool:
+    def _beside(self, found: ItemClass) -> bool:
         """Whether a batch goes out although no slot has room for it."""
-        slots = self._core.slots
+        request, slots = found.request, self._core.slots
         flying = slots.flying.get(request, 0)
         if not slots.served(request):
             if any(slots.total.values()):
-                self._core.notice(("no-worker", f"No worker has room for {_words(request)}: such items wait until one does."), once=True)
+                self._core.notice(("no-worker", f"No worker has room for {words(request)}: such items wait until one does."), once=True)
             return flying < max(1, slots.target) and not self._core.outsiders
-        if sum(slots.flying.values()) < slots.target and not slots.kept:
+        if slots.count < slots.target and not slots.kept:
             return True
-        # Others leave no room for a first batch: a worker is kept free until there is.
-        if not flying and request not in slots.kept.values():
-            slots.keep(request, alone=False)
+        # Others leave no room for a first batch, or for one that goes before them: a worker is kept free until there is.
+        if request not in slots.kept.values() and (not flying or self._order.lower(found)):
+            slots.keep(request, alone=False, first=self._before)
         return False
 
     # -- items that run alone --------------------------------------------------------------------------------------------------------
@@ -272,7 +226,9 @@ class Sender:
         core = self._core
         slots, request = core.slots, found.request
         deep = any(self._deep(other) for other in core.queues.classes.values() if slots.flying.get(other.request))
-        if request not in slots.slots or slots.beyond(deep):
+        found.why_alone = Why.ALONE
+        if request not in slots.slots or slots.full or slots.beyond(deep):
+            found.why_alone = Why.SHARE if slots.full else Why.ALONE
             return False
         if not slots.served(request):
             if slots.flying.get(request, 0) or core.outsiders:
@@ -308,15 +264,5 @@ class Sender:
         if worker is not None and (worker in kept or len(kept) < most):
             return worker
         if worker is None and len(kept) < most and all(slots.runs_alone(there) for there in kept):
-            slots.keep(found.request, alone=True)
+            slots.keep(found.request, alone=True, first=self._before)
         return None
-
-
-def _words(request: Request) -> str:
-    parts = [f"{request.cpus:g} cpus"]
-    if request.gpus:
-        parts.append(f"{request.gpus:g} gpus")
-    if request.memory is not None:
-        parts.append(f"{request.memory / 2**30:.2f} GiB of memory")
-    parts += [f"{name}={amount:g}" for name, amount in request.resources]
-    return ", ".join(parts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from dcompute.quotas import Quota
 from dcompute.records import Request
 
 
@@ -43,6 +44,8 @@ class WindowConfig:
     pause_probes: int = 3  #: failed probes after which failures that waiting does not heal are taken as they are
     grace: float = 10.0  #: after a stop, how long receipts of batches that had started are waited for
     setup_failures: int = 3  #: in a row end the run
+    ageing: float | None = None  #: after which a class that waits gains one level of priority; None: it never does
+    limits: Mapping[str, Quota] = field(default_factory=dict)  #: what there is of what ``Request.uses`` names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -87,6 +87,8 @@ class Slots:
         self.slots: Mapping[Request, Mapping[str, int]] = {}
         self.total: dict[Request, int] = {}
         self.target = 0
+        self.most: int | None = None  #: batches in flight at once; None: as many as there is room for
+        self.count = 0  #: batches in flight, twins included
         self.kept: dict[str, Request | None] = {}  #: workers kept free: for a class, or None: for an item that runs alone
         # A batch and its twin have one number: they are told apart as what they are. Dicts serve as sets that keep their order: the order
         # of a set differs from process to process.
@@ -127,11 +129,13 @@ class Slots:
     def put(self, batch: Batch, worker: str | None) -> None:
         """A batch goes out; None: there is no slot for it, it waits at the scheduler."""
         self.flying[batch.request] = self.flying.get(batch.request, 0) + 1
+        self.count += 1
         self._lay(batch, worker)
 
     def remove(self, batch: Batch) -> None:
         """A batch is no longer in flight."""
         self.flying[batch.request] -= 1
+        self.count -= 1
         if batch.alone_on is not None:
             self.kept.pop(batch.alone_on, None)
         self._unlay(batch)
@@ -174,9 +178,14 @@ class Slots:
             mine.get(worker, 0) and count for other in others if other != request for worker, count in self.slots.get(other, {}).items()
         )
 
+    @property
+    def full(self) -> bool:
+        """Whether as many batches are in flight as may be at all."""
+        return self.most is not None and self.count >= self.most
+
     def beyond(self, deep: bool) -> bool:
         """Whether more is in flight than there is room for: slots vanished, or a worker took more than the model thought."""
-        if sum(self.flying.values()) < self.target:
+        if self.count < self.target:
             return False
         return bool(self._twice if deep else self._over) or any(self.served(batch.request) for batch in self.homeless)
 
@@ -198,16 +207,18 @@ class Slots:
             if count and self._load[worker] + 1 / count <= limit + _EPS and self._open_to(worker, request):
                 yield worker
 
-    def empty(self, request: Request, shun: str | None = None) -> str | None:
+    def empty(self, request: Request) -> str | None:
         """A worker that serves a class and has nothing of ours, for an item that runs alone; those kept for it come first."""
         there = self.slots.get(request, {})
-        free = [worker for worker in self._free if not self._on[worker] and there.get(worker, 0) and worker != shun]
+        free = [worker for worker in self._free if not self._on[worker] and there.get(worker, 0)]
         free = [worker for worker in free if self.kept.get(worker, None) is None]
         return min(free, key=lambda worker: worker not in self.kept, default=None)
 
-    def keep(self, request: Request, alone: bool, shun: str | None = None) -> bool:
-        """Keep the least busy worker that serves a class free for it; False: none is left."""
-        candidates = [worker for worker in self.serving(request) if worker not in self.kept and worker != shun]
+    def keep(self, request: Request, alone: bool, first: Iterable[Request] = ()) -> bool:
+        """Keep the least busy worker that serves a class free for it, and none of these classes that go first; False: none is left."""
+        before = [self.slots.get(other, {}) for other in first]
+        candidates = [worker for worker in self.serving(request) if worker not in self.kept]
+        candidates = [worker for worker in candidates if not any(there.get(worker, 0) for there in before)]
         if not candidates:
             return False
         self.kept[min(candidates, key=lambda worker: (len(self._on[worker]), self._load[worker]))] = None if alone else request

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
+from dataclasses import replace
 
 from dcompute.window.core import Core
 from dcompute.window.events import Lost, SetupFailed
 from dcompute.window.instructions import Drop, Send
+from dcompute.window.order import Order
 from dcompute.window.settings import WindowConfig
 from dcompute.window.sizing import Sizes
 from dcompute.window.slots import Batch
@@ -38,8 +40,9 @@ def patience(config: WindowConfig, sizes: Sizes, count: int) -> float | None:
 class Twins:
     """Who gets a twin, and what becomes of the two."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, order: Order) -> None:
         self._core = core
+        self._order = order
         self._looked = -math.inf
         self.due: float | None = None  #: when the next batch in flight is a straggler, or is looked for
 
@@ -110,7 +113,7 @@ class Twins:
         core = self._core
         slots, request = core.slots, batch.request
         flying = sum(other.twin is not None for other in core.out.values() if other.request == request)
-        if batch.worker is None or slots.beyond(deep=True) or flying >= max(1, slots.served(request) // _SHARE):
+        if batch.worker is None or slots.full or slots.beyond(deep=True) or flying >= max(1, slots.served(request) // _SHARE):
             return None
         others = [worker for worker in slots.idle(request) if worker != batch.worker]
         return min(others, key=lambda worker: _host(worker) == _host(str(batch.worker)), default=None)
@@ -123,7 +126,9 @@ class Twins:
         batch.twinned = True
         core.slots.put(twin, worker)
         exclude = tuple(index for index, tried in enumerate(batch.tries) if core.settled(tried)) if core.fates else ()
-        core.say(Send(batch.number, batch.request, batch.tries, again=twin.again, exclude=exclude, only_on=worker, twin=True))
+        priority = self._order.priority(core.queues.classes[batch.request])
+        send = Send(batch.number, batch.request, batch.tries, again=twin.again, exclude=exclude, only_on=worker, twin=True)
+        core.say(replace(send, priority=priority))
 
     def _take_over(self, batch: Batch, twin: Batch) -> None:
         """The twin's task is the only one left."""
