@@ -9,6 +9,7 @@ The way of the data, and the modules in its order::
     checks                                     what must be true of rows and of inputs
     keys, inputs, upstream, index, plan, cost  what to do it to, what is left to do, and what it costs
     window                                     the state machine: events in, instructions out, time is an argument
+    clusters                                   where it is done: profiles, certificates, clusters that are found or started
     graph, connection, intake, ledger, driver  what speaks to the scheduler and carries the instructions out
     run                                        what a user holds
     worker                                     what runs on worker nodes: batch, guardian, child, limits, meter
@@ -28,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 from dcompute.workload import Workload, workload
 
 if TYPE_CHECKING:
+    from dcompute.clusters import cluster
     from dcompute.dataset import Dataset, open
     from dcompute.inputs import files, grid
     from dcompute.report.dropping import drop
@@ -46,6 +48,7 @@ _HOMES = {
     "Retry": "dcompute.retry",
     "Rule": "dcompute.retry",
     "Run": "dcompute.run",
+    "cluster": "dcompute.clusters",
     "current": "dcompute.worker.context",
     "drop": "dcompute.report.dropping",
     "files": "dcompute.inputs",
@@ -63,6 +66,7 @@ __all__ = [
     "Rule",
     "Run",
     "Workload",
+    "cluster",
     "current",
     "drop",
     "files",

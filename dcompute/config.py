@@ -16,8 +16,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from dcompute.errors import SettingsError
 
-#: The section whose names are the user's.
-_FREE = ("storage",)
+#: The sections whose names are the user's.
+_FREE = frozenset({("storage",), ("clusters",)})
 DEFAULTS_FILE = Path(__file__).with_name("dcompute.yaml")
 
 
@@ -58,10 +58,18 @@ def _profiles(value: Any) -> Any:
     return {prefix: {str(name): option for name, option in options.items()} for prefix, options in value.items()}
 
 
+def _clusters(value: Any) -> Any:
+    # what a kind of cluster needs is checked when one is used; what stands here may be a secret
+    if not isinstance(value, Mapping) or not all(isinstance(profile, Mapping) for profile in value.values()):
+        raise ValueError("must be a mapping of names to profiles, each with a kind")
+    return {str(name): {str(setting): given for setting, given in profile.items()} for name, profile in value.items()}
+
+
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(ge=0, allow_inf_nan=False, strict=True)]
 Bytes = Annotated[int, BeforeValidator(_bytes), Field(ge=0, strict=True)]
 Count = Annotated[int, Field(ge=1, strict=True)]
 Profiles = Annotated[dict[str, dict[str, Any]], BeforeValidator(_profiles), Field(repr=False)]
+Clusters = Annotated[dict[str, dict[str, Any]], BeforeValidator(_clusters), Field(repr=False)]
 
 
 class _Section(BaseModel):
@@ -139,6 +147,7 @@ class Settings(_Section):
     worker: Worker
     store: Store
     storage: Profiles
+    clusters: Clusters
 
 
 _known: tuple[dict[str, Any], Settings] | None = None
@@ -228,8 +237,8 @@ def _merged(base: Any, given: Any, path: tuple[str, ...]) -> Any:
     out = dict(base)
     for raw, value in given.items():
         name = str(raw).replace("_", "-")
-        # the names below that one are URLs: nothing about their spelling is ours
-        inside = isinstance(base.get(name), Mapping) and (value is None or (*path, name) != _FREE)
+        # the names below those are the user's, URLs some of them: nothing about their spelling is ours
+        inside = isinstance(base.get(name), Mapping) and (value is None or (*path, name) not in _FREE)
         out[name] = _merged(base[name], value, (*path, name)) if inside else value
     return out
 
@@ -238,7 +247,7 @@ def _complaint(detail: Any) -> str:
     path = tuple(str(part) for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
         return f"{_dotted(path)} is not a setting.{_nearest_name(path)} {_place(path, detail['input'])}"
-    if isinstance(detail["input"], Mapping) or len(path) == 0 or path[:1] == _FREE:
+    if isinstance(detail["input"], Mapping) or len(path) == 0 or path[:1] in _FREE:
         return f"{_dotted(path)} {_reason(detail)}. {_place(path, None)}"
     return f"{_dotted(path)} is {detail['input']!r}, but {_reason(detail)}.{_nearest_value(detail)} {_place(path, detail['input'])}"
 
