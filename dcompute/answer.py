@@ -16,13 +16,18 @@ if TYPE_CHECKING:
 COMMON = "Use a folder that all machines share, or a URL (s3://...)."
 
 
-def answer_of(future: Any) -> dict[str, Any] | None:
-    """The answer in a probe's task that has ended; None where somebody cancelled it."""
+#: What workers said of themselves, by the key of the probe's task.
+Answers = dict[str, dict[str, Any]]
+
+
+def answer_of(future: Any, answers: Answers) -> dict[str, Any] | None:
+    """The answer to a probe whose task has ended, which came before that; None where somebody cancelled it."""
     if future.status == "cancelled":
         return None
     if future.status != "finished":
         return {"ok": False, "fault": "cluster", "problem": _problem(future.exception())}
-    return dict(future.result())
+    missing = {"ok": False, "fault": "cluster", "problem": "its answer did not arrive: is dcompute of another version there?"}
+    return answers.pop(future.key, missing)
 
 
 def _problem(error: BaseException) -> str:

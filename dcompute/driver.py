@@ -254,6 +254,7 @@ class Driver(threading.Thread):
         self._placing.refresh()
         self._placing.refuse_impossible(assignment.request)
         self._standing.note("checking workers")
+        connection.listen(f"dcompute-{self.run_id}", self._on_event)
         look_soon = functools.partial(self._post, self._look_soon)
         self._placing.probe(self._writer.store, cancelled=lambda: self._cancel_reason, told=look_soon)
         self._standing.note(self._placing.aside(assignment.request))
@@ -272,7 +273,6 @@ class Driver(threading.Thread):
         self._standing.watch(self._window, self._flights)
         self._events: deque[w.Event] = deque()
         self._due = dict.fromkeys((self._commit, self._beat, self._look_at_cluster), 0.0)
-        connection.listen(f"dcompute-{self.run_id}", lambda message: self._post(self._on_told, message))
         self._standing.state = "running"
         self._refuse_cancelled()
 
@@ -299,6 +299,13 @@ class Driver(threading.Thread):
         if self._connection.lost:
             raise self._cluster_lost()
         self._hear(self._flights.landed(number, again))
+
+    def _on_event(self, message: dict[str, Any]) -> None:
+        # the driver's thread waits for probes, and for nothing else, before the run begins
+        if message.get("event") == "probe":
+            self._placing.note_answer(message)
+        else:
+            self._post(self._on_told, message)
 
     def _on_told(self, message: dict[str, Any]) -> None:
         self._hear(self._flights.told(message))

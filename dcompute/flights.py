@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("dcompute.driver")
 
-#: A result that a task holds is a few hundred bytes: a worker that does not hand it over in this time (seconds) is as good as lost.
-RESULT_SECONDS = 30.0
+#: The exception of a task comes with the news of its end: what takes longer than this (seconds) does not come.
+EXCEPTION_SECONDS = 30.0
 
 
 @dataclass(slots=True)
@@ -36,10 +36,14 @@ class Flight:
     said: str = ""  #: what the item at work said of itself at the last tick
     heard: bool = False  #: its end was told
     dropped: bool = False  #: its task was cancelled
+    answer: Mapping[str, Any] | None = None  #: what its worker said last of an execution that wrote nothing
 
 
 class Flights:
     """The table of batches in flight; everything here is called on the driver's thread.
+
+    What a task returns is never fetched: the scheduler would have to reach its worker, which may stand behind a firewall. Workers say it as
+    events, on their own connection, and these arrive before the end of the task does; what got lost on the way is in the mark.
 
     Parameters
     ----------
@@ -172,6 +176,8 @@ class Flights:
                 flight.said = _said(flight, message)
             case "nothing" if flight.dropped:
                 return self._lost(number, flight, str(message.get("nothing")))
+            case "nothing" | "setup":
+                flight.answer = message
         return None
 
     def _follow(self, number: int, spec: BatchSpec, task: Any, again: int) -> None:
@@ -188,11 +194,9 @@ class Flights:
         return number if (run, epoch) == (self._spec.run, self._epoch) else None
 
     def _finished(self, number: int, flight: Flight) -> Event:
-        try:
-            answer = flight.future.result(timeout=RESULT_SECONDS)
-        except Exception as error:  # noqa: BLE001  whatever keeps the answer away, the batch is looked for under its mark
-            return self._lost(number, flight, str(error))
-        return self._answered(number, flight, answer)
+        if flight.answer is None:  # then the mark says it
+            return self._lost(number, flight, "its worker's answer did not arrive")
+        return self._answered(number, flight, flight.answer)
 
     def _answered(self, number: int, flight: Flight, answer: Mapping[str, Any]) -> Event:
         flight.heard = True
@@ -229,7 +233,7 @@ class Flights:
 
     def _erred(self, number: int, flight: Flight) -> Event:
         try:
-            error = flight.future.exception(timeout=RESULT_SECONDS)
+            error = flight.future.exception(timeout=EXCEPTION_SECONDS)
         except Exception as unknown:  # noqa: BLE001  the exception itself may not unpickle here
             error = unknown
         return self._lost(number, flight, f"{type(error).__name__}: {error}")

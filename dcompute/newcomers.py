@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
-from dcompute.answer import answer_of, check_answer
+from dcompute.answer import Answers, answer_of, check_answer
 from dcompute.errors import ClusterError, DcomputeError
 from dcompute.graph import probe_task
 
@@ -28,11 +28,14 @@ class Newcomers:
     ----------
     connection, assignment, store
         Of the run.
+    answers
+        What workers answered to probes.
     told
         Called on a thread of a newcomer, when there is a verdict.
     """
 
-    def __init__(self, connection: Connection, assignment: Assignment, store: Store, *, told: Callable[[], None]) -> None:
+    def __init__(self, connection: Connection, assignment: Assignment, store: Store, *, answers: Answers, told: Callable[[], None]) -> None:
+        self._answers = answers
         self._connection = connection
         self._assignment = assignment
         self._store = store
@@ -96,4 +99,4 @@ class Newcomers:
         while not ended.wait(LOOK_SECONDS):
             if address not in self._waiting:
                 return None
-        return answer_of(future)
+        return answer_of(future, self._answers)

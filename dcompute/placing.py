@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Collection, Iterable, Set
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
 from typing import TYPE_CHECKING, Any
 
-from dcompute.answer import COMMON, answer_of, check_answer
+from dcompute.answer import COMMON, Answers, answer_of, check_answer
 from dcompute.dataset.parts import mark_name
 from dcompute.errors import ClusterError, DcomputeError, ResourceError, RunCancelled, StoreError
 from dcompute.graph import probe_task
@@ -44,6 +44,7 @@ class Placing:
         self._refused_since: float | None = None  #: when there were no other workers any more
         self._newcomers: Newcomers | None = None  #: None: the run has not begun, and all workers count
         self._news: list[str] = []
+        self._answers: Answers = {}
         if not assignment.packed.inline:
             connection.keep(assignment.packed.digest, assignment.packed.data)
 
@@ -82,6 +83,10 @@ class Placing:
         self._refused_since = self._refused_since or time.monotonic()
         if time.monotonic() - self._refused_since > REFUSED_SECONDS:
             raise next(iter(self._refused.values()))
+
+    def note_answer(self, message: Mapping[str, Any]) -> None:
+        """Keep what a worker answers to its probe; called on the client's thread, before it knows of the task's end."""
+        self._answers[str(message.get("task"))] = dict(message["answer"])
 
     def news(self) -> list[str]:
         """What is to be said of workers that came, once."""
@@ -181,7 +186,7 @@ class Placing:
                 f"work, or cut off. Free some, and {self._assignment.again}"
             )
         self._admitted.update(self._offers)
-        self._newcomers = Newcomers(self._connection, self._assignment, store, told=told)
+        self._newcomers = Newcomers(self._connection, self._assignment, store, answers=self._answers, told=told)
 
     def _ask(self, store: Store, rounds: int, until: float, cancelled: Callable[[], str | None]) -> dict[str, dict[str, Any] | None]:
         token = self._assignment.spec.run
@@ -217,7 +222,7 @@ class Placing:
                 look_at = time.monotonic() + GONE_SECONDS
             with contextlib.suppress(Exception):  # what it raised is looked at below
                 future.exception(timeout=0.2)
-        return answer_of(future)
+        return answer_of(future, self._answers)
 
     def _judge(self, answers: dict[str, dict[str, Any] | None], store: Store) -> None:
         answered = {address: answer for address, answer in answers.items() if answer is not None}

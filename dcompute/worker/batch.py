@@ -131,6 +131,7 @@ class BatchTask:
                 return self._nothing(_GONE)
             return self._answer(self._publish(done.receipt, done.files), setup_error=problem)
         if problem:
+            self._tell("setup", execution=self._execution, setup_error=problem)
             return {"setup_error": problem}
         return self._nothing(f"no item was finished: {done.cut_short or 'there was none'}")
 

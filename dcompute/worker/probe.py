@@ -43,7 +43,7 @@ def probe(run: bytes | str, token: str) -> dict[str, Any]:
     run
         The pickled ``RunSpec``, or the digest under which the scheduler keeps it.
     token
-        Names the probe's file.
+        The run's id, which names the probe's file.
 
     Returns
     -------
@@ -53,6 +53,13 @@ def probe(run: bytes | str, token: str) -> dict[str, Any]:
         the dataset of what it wrote there, for the driver to find and remove (None where nothing was written).
     """
     slot = Slot.here()
+    answer = _answer(run, token, slot)
+    # whoever asked may not be able to reach this worker, which can reach its scheduler
+    slot.tell(token, {"event": "probe", "answer": answer})
+    return answer
+
+
+def _answer(run: bytes | str, token: str, slot: Slot) -> dict[str, Any]:
     answer: dict[str, Any] = {"ok": True, "problem": None, "fault": None, "file": None, **_about(slot)}
     try:
         spec = code_cache.run_spec(run, slot.worker)

@@ -9,7 +9,7 @@ import pytest
 from dcompute.flights import Flight, Flights
 from dcompute.graph import Packed
 from dcompute.records import BatchSpec, Receipt, RunSpec, batch_id
-from dcompute.window import Ended
+from dcompute.window import Ended, Lost, SetupFailed
 
 SPEC = RunSpec(run="r", dataset="/d", workload="w", code=b"", code_digest="c", params_digest="p")
 
@@ -68,3 +68,50 @@ def test_why_a_batch_was_cut_short_is_said_once(caplog: pytest.LogCaptureFixture
         ended = table.told({"event": "receipt", "batch": batch.id, "execution": "a", "receipt": receipt, "setup_error": problem})
         assert isinstance(ended, Ended)
     assert caplog.text.count("the scratch folder of this worker is full") == 1
+
+
+class Fetched(BaseException):
+    """Somebody asked for what a task returned."""
+
+
+class Unreachable:
+    """A task that has ended, on a worker that nobody can reach."""
+
+    key = "w-r-7-0"
+    status = "finished"
+
+    def result(self, timeout: float | None = None) -> Any:
+        raise Fetched
+
+    def release(self) -> None:
+        pass
+
+
+def flying() -> Flights:
+    table = flights()
+    batch = BatchSpec(id=batch_id("r", 1, 7), keys=(), attempts=(), fingerprints=(), values=b"")
+    table._flights[7] = {0: Flight(batch, Unreachable(), 0)}
+    return table
+
+
+def test_a_set_up_that_failed_is_heard_from_a_worker_that_nobody_can_reach() -> None:
+    """What a task returns is never fetched."""
+    table = flying()
+    problem = {"text": "no module named lab", "traceback": "", "log": "", "stage": "code"}
+    say(table, "started", "a", task="w-r-7-0")
+    say(table, "setup", "a", task="w-r-7-0", setup_error=problem)
+    event = table.landed(7, 0)
+    assert isinstance(event, SetupFailed)
+    assert event.text == "no module named lab"
+
+
+def test_a_batch_of_which_nothing_was_written_is_lost_at_once() -> None:
+    """With the reason that its worker gave."""
+    table = flying()
+    say(table, "nothing", "a", task="w-r-7-0", nothing="it is closing")
+    assert isinstance(table.landed(7, 0), Lost)
+
+
+def test_an_answer_that_got_lost_is_not_waited_for() -> None:
+    """The batch counts as lost, and its mark is looked for."""
+    assert isinstance(flying().landed(7, 0), Lost)
