@@ -8,6 +8,7 @@ declare a name, those that do not have none of it.
 from __future__ import annotations
 
 import difflib
+import json
 import math
 import os
 import re
@@ -18,6 +19,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from dcompute.errors import UsageError, WorkloadError
+from dcompute.priority import parse_priority
 from dcompute.records import Request
 
 if TYPE_CHECKING:
@@ -286,7 +288,8 @@ class Requirements:
     resources: tuple[tuple[str, float], ...] = ()  #: named resources, sorted by name
     timeout: float | None = None  #: seconds for one call
     retries: int | Retry | None = None  #: more attempts, or a policy; None: by kind of failure
-    priority: int = 0  #: higher goes first
+    priority: int = 0  #: higher goes first; names are numbers here
+    uses: tuple[tuple[str, float], ...] = ()  #: of named limits, sorted by name
     isolation: str = "process"  #: or "thread"
     version: str | None = None  #: a change of it redoes finished items; "code": the code's own digest
     schema: Any = None  #: of the results; None: it grows
@@ -362,17 +365,33 @@ def _timeout(value: float | str | timedelta | None) -> float | None:
     return seconds
 
 
+def _amounts(what: str, example: Mapping[str, float]) -> Callable[[Any], tuple[tuple[str, float], ...]]:
+    def check(value: Any) -> tuple[tuple[str, float], ...]:
+        if isinstance(value, tuple) and all(isinstance(pair, tuple) and len(pair) == 2 for pair in value):
+            value = dict(value)
+        if value is not None and not isinstance(value, Mapping):
+            raise WorkloadError(f"{what}={value!r}: say names and amounts, as {what}={json.dumps(example)}")
+        for name in value or ():
+            if not isinstance(name, str) or not name.strip():
+                raise WorkloadError(f"{what}= has the name {name!r}: names are text")
+        return tuple(sorted((name, _number(f"{what}[{name!r}]")(amount)) for name, amount in (value or {}).items()))
+
+    return check
+
+
 def _resources(value: Any) -> tuple[tuple[str, float], ...]:
-    if isinstance(value, tuple) and all(isinstance(pair, tuple) and len(pair) == 2 for pair in value):
-        value = dict(value)
-    if value is not None and not isinstance(value, Mapping):
-        raise WorkloadError(f'resources={value!r}: say names and amounts, as resources={{"SCRATCH": 20}}')
-    for name in value or ():
-        if not isinstance(name, str) or not name:
-            raise WorkloadError(f"resources= has the name {name!r}: names are text")
+    amounts = _amounts("resources", {"SCRATCH": 20})(value)
+    for name, _ in amounts:
         if name.upper() in OWN_NAMES:
             raise WorkloadError(f"resources={{{name!r}: ...}} has an argument of its own: {OWN_NAMES[name.upper()]}=")
-    return tuple(sorted((name, _number(f"resources[{name!r}]")(amount)) for name, amount in (value or {}).items()))
+    return amounts
+
+
+def _priority(value: Any) -> int:
+    try:
+        return parse_priority(value)
+    except UsageError as error:
+        raise WorkloadError(str(error)) from None
 
 
 def _whole(name: str, least: int | None) -> Callable[[Any], Any]:
@@ -449,7 +468,8 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "resources": _resources,
     "timeout": _timeout,
     "retries": _retries,
-    "priority": _whole("priority", None),
+    "priority": _priority,
+    "uses": _amounts("uses", {"licence": 1}),
     "isolation": _isolation,
     "checks": _checks,
     "on_invalid": _on_invalid,

@@ -75,7 +75,14 @@ class Workload:
     def request(self) -> Request:
         """What its items ask of a worker."""
         needs = self.requirements
-        return Request(cpus=needs.cpus, gpus=needs.gpus, memory=needs.memory, resources=needs.resources, priority=needs.priority)
+        return Request(
+            cpus=needs.cpus,
+            gpus=needs.gpus,
+            memory=needs.memory,
+            resources=needs.resources,
+            priority=needs.priority,
+            uses=needs.uses,
+        )
 
     def retry_policy(self) -> Retry:
         """Who is tried again."""
@@ -241,7 +248,8 @@ def workload(
     resources: Mapping[str, float] | None = None,
     timeout: float | str | timedelta | None = None,
     retries: int | Retry | None = None,
-    priority: int = 0,
+    priority: int | str = 0,
+    uses: Mapping[str, float] | None = None,
     isolation: Literal["process", "thread"] = "process",
     version: str | None = None,
     schema: Any = None,
@@ -272,7 +280,9 @@ def workload(function: Callable[..., Any] | None = None, /, **requirements: Any)
     retries
         More attempts for any failure of the item itself, or a :class:`~dcompute.Retry`; None: by kind of failure.
     priority
-        Higher goes first.
+        Higher goes first: a number, or one of ``"urgent"`` (20), ``"high"`` (10), ``"normal"`` (0) and ``"low"`` (-10).
+    uses
+        What one item uses of named limits, as ``{"licence": 1, "api": 2}``: a run says how much there is of each.
     isolation
         ``"process"``: a supervised child process. ``"thread"``: the worker's own thread, with neither timeout nor memory limit; what is
         printed is not recorded, and what an item changes in its process stays.

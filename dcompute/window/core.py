@@ -10,6 +10,7 @@ from dcompute.retry import Retry
 from dcompute.window.instructions import Drop, End, Instruction, LookForMark, Notice, Try
 from dcompute.window.limits import Pause, too_many
 from dcompute.window.queues import Queues
+from dcompute.window.quotas import Quotas
 from dcompute.window.settings import Counts, WindowConfig
 from dcompute.window.slots import Batch, Slots
 
@@ -28,6 +29,7 @@ class Core:
         self.began: float | None = None  #: when the first batch went out
         self.queues = Queues(config)
         self.slots = Slots()
+        self.quotas = Quotas(config.limits, self.slots.flying)
         self.pause = Pause(config)
         self.batches: dict[int, Batch] = {}  #: all that may still be heard of
         self.out: dict[int, Batch] = {}  #: those in flight
@@ -39,7 +41,6 @@ class Core:
         self.counted: frozenset[Request] = frozenset()  #: classes whose slots nobody but this window holds
         self.outsiders = False  #: workers are there that must not get a batch
         self.raised = 0  #: by how much the priority of the run has been changed
-        self.allowance: Mapping[str, float] = {}
         self.hosts: Mapping[str, str] = {}
         self.labels: Mapping[str, Mapping[str, str]] = {}
         self.exhausted = False
@@ -85,6 +86,8 @@ class Core:
         """A batch is no longer in flight, or no longer looked for."""
         if batch.where == "out":
             del self.out[batch.number]
+            if batch.twin is not None:
+                self.quotas.linger(batch.request, self.now)
             self.unpair(batch)
             self.slots.remove(batch)
             self.running -= len(batch.tries)

@@ -27,7 +27,7 @@ class Explainer:
             return {request: count for request, count in flying.items() if count}
         if core.pause.why is not None:
             return self._of_probes()
-        return {found.request: flying.get(found.request, 0) + self._batches(found) for found in core.queues.classes.values()}
+        return {found.request: self._wanted(found) for found in core.queues.classes.values()}
 
     def _of_probes(self) -> Mapping[Request, int]:
         core = self._core
@@ -36,6 +36,16 @@ class Explainer:
         if waits and core.pause.probe is None:
             wanted[waits[0].request] += 1
         return wanted
+
+    def _wanted(self, found: ItemClass) -> int:
+        core = self._core
+        flying, waiting = core.slots.flying.get(found.request, 0), self._batches(found)
+        if not waiting or not found.request.uses:
+            return flying + waiting
+        if not core.quotas.permitted(found.request, 1, core.now):
+            return flying
+        most = core.quotas.most(found.request, core.now)
+        return flying + waiting if most is None else min(flying + waiting, most)
 
     def _batches(self, found: ItemClass) -> int:
         """Batches that what waits of a class would make."""
@@ -85,6 +95,8 @@ class Explainer:
             until = core.pause.due if core.pause.probe is None else None
         elif why is Why.PROBING and found.first_sent is not None:
             until = found.first_sent + core.config.probe_wait
+        elif why is Why.LIMIT and found.lack is not None:
+            until = found.lack.until
         return Waiting(request=found.request, items=items, why=why, text=self._text(found, why), until=until)
 
     def _text(self, found: ItemClass, why: Why) -> str:
@@ -100,6 +112,8 @@ class Explainer:
                 return f"all {served:,} slots for it are taken"
             case Why.KEPT:
                 return f"{len(core.slots.kept):,} workers are kept free until what needs one whole has room"
+            case Why.LIMIT if found.lack is not None:
+                return found.lack.text
             case Why.SHARE:
                 return f"the run has the {core.slots.count:,} batches in flight that are its share"
             case _:

@@ -100,7 +100,7 @@ class Window:
         if core.end is not None:
             return core.deadline if core.unstarted is None else core.unstarted
         times = [core.queues.later.next_due(), core.pause.due if core.pause.probe is None else None, self._twins.due]
-        times += self._taker.waits()
+        times += [*self._taker.waits(), self._sender.due]
         return min((time for time in times if time is not None and time > core.now), default=None)
 
     def counts(self) -> Counts:
@@ -132,7 +132,7 @@ class Window:
             case Misfit():
                 self._settler.misfit(event)
             case Allowance(limits):
-                self._core.allowance = limits
+                self._core.quotas.allow(limits)
             case Reprioritized(priority):
                 self._core.raised = priority - self._core.config.request.priority
             case CancelAll(reason):

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dcompute.garbage import uncollected
 from dcompute.records import Item, Request
 from dcompute.window.instructions import Try
+from dcompute.window.quotas import Lack
 from dcompute.window.settings import WindowConfig
 from dcompute.window.sizing import Sizes
 from dcompute.window.slots import Batch
@@ -30,6 +31,7 @@ class ItemClass:
         "first_sent",
         "fresh",
         "fresh_bytes",
+        "lack",
         "pieces",
         "request",
         "since",
@@ -46,6 +48,7 @@ class ItemClass:
         self.since: float | None = None  #: since when it waits, or its last batch went out; None: nothing of it waits
         self.why: Why | None = None  #: why it sent nothing when it could last; None: it did
         self.why_alone: Why | None = None  #: the same of items that run alone
+        self.lack: Lack | None = None  #: of a named limit, where that is why
         self.waiting: deque[Batch] = deque()
         self.pieces: deque[tuple[Try, ...]] = deque()
         self.again: deque[Try] = deque()

@@ -27,12 +27,14 @@ class Sender:
         self._order = order
         self._vanished = False
         self._before: list[Request] = []  #: classes that go first and found no room
+        self.due: float | None = None  #: when a named limit permits more
 
     # -- sending ---------------------------------------------------------------------------------------------------------------------
 
     def fill(self) -> None:
         """Send what there is room for."""
         core = self._core
+        self.due = None
         if core.end is not None:
             return
         self._due()
@@ -70,8 +72,8 @@ class Sender:
     def _release(self, classes: list[ItemClass]) -> None:
         """Keep no worker free for something that does not wait any more."""
         slots = self._core.slots
-        ready = {found.request for found in classes if found.ready}
-        alone = sum(len(found.alone) for found in classes)
+        ready = {found.request for found in classes if found.ready and found.why is not Why.LIMIT}
+        alone = sum(len(found.alone) for found in classes if found.why_alone is not Why.LIMIT)
         for worker, why in list(slots.kept.items()):
             if why is not None and why not in ready:
                 del slots.kept[worker]
@@ -108,7 +110,7 @@ class Sender:
     def _send_one(self, found: ItemClass, single: bool = False) -> bool:
         core = self._core
         request, slots = found.request, core.slots
-        size = 1 if single else self._taker.size(found)
+        size = 1 if single else self._size(found)
         found.why = self._barred(found, size)
         if found.why is not None:
             return False
@@ -133,12 +135,38 @@ class Sender:
             return Why.UNMEASURED
         if slots.full:
             return Why.SHARE
-        if not (found.waiting or found.pieces):
+        lined_up = found.waiting[0].tries if found.waiting else found.pieces[0] if found.pieces else ()
+        if self._limited(found, self._new(lined_up) if lined_up else size or 1):
+            return Why.LIMIT
+        if not lined_up:
             if self._taker.held(found, size):
                 return Why.FILLING
             if self._taker.probing(found):
                 return Why.PROBING
         return Why.SHRUNK if slots.beyond(self._deep(found)) else None
+
+    def _size(self, found: ItemClass) -> int:
+        """Items of the next batch that is put together; 0: a named limit permits none."""
+        size = self._taker.size(found)
+        if not found.request.uses:
+            return size
+        permitted = self._core.quotas.permitted(found.request, size, self._core.now)
+        step = self._core.config.group or 1
+        return permitted // step * step or permitted
+
+    def _limited(self, found: ItemClass, count: int) -> bool:
+        """Whether a named limit permits no task with so many items now; then it says when it will, if it can."""
+        core = self._core
+        found.lack = core.quotas.lack(found.request, count, core.now) if found.request.uses else None
+        if found.lack is None:
+            return False
+        if found.lack.until is not None:
+            self.due = min(found.lack.until, self.due or found.lack.until)
+        return True
+
+    def _new(self, tries: Sequence[Try]) -> int:
+        """Those that will be executed."""
+        return sum(not self._core.settled(tried) for tried in tries) if self._core.fates else len(tries)
 
     def _next(self, found: ItemClass, size: int) -> Batch | None:
         """The next batch of a class; None where a late mark settled all of what was in line."""
@@ -169,6 +197,8 @@ class Sender:
         batch.where, batch.untouched, batch.alone_on = "out", False, alone_on
         core.batches[batch.number] = core.out[batch.number] = batch
         core.slots.put(batch, worker)
+        if batch.request.uses:
+            core.quotas.take(batch.request, self._new(batch.tries), core.now)
         priority, found.since = self._order.priority(found), core.now
         core.running += len(batch.tries)
         exclude = tuple(index for index, tried in enumerate(batch.tries) if core.settled(tried)) if core.fates else ()
@@ -229,6 +259,9 @@ class Sender:
         found.why_alone = Why.ALONE
         if request not in slots.slots or slots.full or slots.beyond(deep):
             found.why_alone = Why.SHARE if slots.full else Why.ALONE
+            return False
+        if self._limited(found, 1):
+            found.why_alone = Why.LIMIT
             return False
         if not slots.served(request):
             if slots.flying.get(request, 0) or core.outsiders:

@@ -63,7 +63,7 @@ class Twins:
                 return
             worker = self._idle(batch)
             # What was lost with a worker may be what ends workers: it gets one at a time.
-            if worker is not None and not any(tried.losses for tried in batch.tries):
+            if worker is not None and not any(tried.losses for tried in batch.tries) and not self._limited(batch):
                 self._send(batch, worker)
 
     def survives(self, batch: Batch, event: Lost | SetupFailed) -> bool:
@@ -118,6 +118,17 @@ class Twins:
         others = [worker for worker in slots.idle(request) if worker != batch.worker]
         return min(others, key=lambda worker: _host(worker) == _host(str(batch.worker)), default=None)
 
+    def _limited(self, batch: Batch) -> bool:
+        core = self._core
+        lack = core.quotas.lack(batch.request, self._new(batch), core.now) if batch.request.uses else None
+        if lack is not None:
+            self.due = lack.until
+        return lack is not None
+
+    def _new(self, batch: Batch) -> int:
+        core = self._core
+        return sum(not core.settled(tried) for tried in batch.tries)
+
     def _send(self, batch: Batch, worker: str) -> None:
         core = self._core
         twin = batch.twin = Batch(batch.number, batch.request, batch.tries)
@@ -125,6 +136,7 @@ class Twins:
         batch.sends += 1
         batch.twinned = True
         core.slots.put(twin, worker)
+        core.quotas.take(batch.request, self._new(batch), core.now)
         exclude = tuple(index for index, tried in enumerate(batch.tries) if core.settled(tried)) if core.fates else ()
         priority = self._order.priority(core.queues.classes[batch.request])
         send = Send(batch.number, batch.request, batch.tries, again=twin.again, exclude=exclude, only_on=worker, twin=True)

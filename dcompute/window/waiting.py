@@ -18,6 +18,7 @@ class Why(enum.StrEnum):
     KEPT = "kept"  #: a worker is kept free for it, or for others
     ALONE = "alone"  #: its items run alone, and no worker has nothing else to do
     SHARE = "share"  #: the run has as many batches in flight as it may have
+    LIMIT = "limit"  #: a named limit is used up, or does not permit more yet
     SHRUNK = "shrunk"  #: slots vanished, and more is in flight than there is room for
     PROBING = "probing"  #: the first items are on their way to be measured
     FILLING = "filling"  #: a batch that is not full waits a moment for more items

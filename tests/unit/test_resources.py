@@ -191,6 +191,10 @@ def test_sizes_for_a_person() -> None:
         ({"retries": "3"}, "retries='3'"),
         ({"retries": 1.5}, "retries=1.5"),
         ({"priority": 1.5}, "priority=1.5"),
+        ({"priority": "hihg"}, "is 'high' meant"),
+        ({"uses": {"licence": 0}}, "licence"),
+        ({"uses": ["licence"]}, r"uses=\['licence'\]: say names and amounts, as uses={\"licence\": 1}"),
+        ({"uses": {" ": 1}}, "names are text"),
         ({"isolation": "container"}, "container"),
         ({"version": ""}, "version=''"),
         ({"version": True}, "version=True"),
@@ -218,6 +222,8 @@ def test_a_wrong_name_is_answered_with_the_nearest() -> None:
 def test_requirements_in_plain_units() -> None:
     """Sizes are bytes, times seconds, resources sorted, versions text; what was not given stays."""
     made = Requirements.of({"memory": "2 GiB", "timeout": "10 min", "resources": {"B": 1, "A": 2}, "version": 3})
+    named = Requirements.of({"priority": "high", "uses": {"licence": 1, "api": 2}})
+    assert (named.priority, named.uses) == (10, (("api", 2.0), ("licence", 1.0)))
     assert (made.memory, made.timeout, made.resources, made.version) == (2 << 30, 600.0, (("A", 2.0), ("B", 1.0)), "3")
     again = Requirements.of({"cpus": 2, "resources": made.resources}, made)
     assert (again.cpus, again.memory, again.resources) == (2.0, 2 << 30, made.resources)

@@ -50,6 +50,7 @@ def test_a_decorated_class_is_still_the_class() -> None:
 def test_what_its_items_ask_of_a_worker() -> None:
     """Requirements end in a request in plain units."""
     assert demanding.request() == Request(cpus=2, memory=2 << 30, priority=5)
+    assert demanding.options(uses={"licence": 1}).request().uses == (("licence", 1.0),)
     assert Model.request().gpus == 1
 
 

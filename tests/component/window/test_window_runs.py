@@ -39,6 +39,9 @@ scenarios = st.builds(
     zombies=st.booleans(),
     at_work=st.booleans(),
     target=st.sampled_from([None, None, 5]),
+    most=st.sampled_from([None, None, 1, 3]),
+    licences=st.sampled_from([None, None, 1, 2]),
+    rate=st.sampled_from([None, None, "3/s", "40/s", "20/min"]),
     conduct=st.lists(st.sampled_from(CONDUCT), min_size=1, max_size=6).map(lambda some: ("ok", *some)),
 )
 

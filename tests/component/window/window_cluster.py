@@ -5,10 +5,12 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from dcompute.quotas import Quota, parse_quotas
 from dcompute.records import Failure, Item, ItemKey, Kind, Receipt, Request
 from dcompute.window import (
+    Allowance,
     CancelAll,
     Capacity,
     Drop,
@@ -57,6 +59,18 @@ class Scenario:
     conduct: tuple[str, ...] = ("ok",)
     max_bytes: int = 400
     errors: str = "record"
+    most: int | None = None  #: batches in flight at most, now and then another number
+    licences: int | None = None  #: each task in flight holds one; now and then fewer are allowed
+    rate: str | None = None  #: each item takes one
+
+    @property
+    def request(self) -> Request:
+        uses = (("api", 1.0),) * (self.rate is not None) + (("licence", 1.0),) * (self.licences is not None)
+        return replace(BASE, uses=uses)
+
+    @property
+    def limits(self) -> dict[str, Quota]:
+        return parse_quotas({name: there for name, there in (("licence", self.licences), ("api", self.rate)) if there is not None})
 
 
 @dataclass
@@ -89,6 +103,7 @@ class Cluster:
     tries: dict[int, tuple[Try, ...]] = field(default_factory=dict)  # what was sent under each number
     condemned: dict[ItemKey, int] = field(default_factory=dict)  # items that no worker said how they ended, and their losses
     slots: dict[str, int] = field(default_factory=dict)
+    taken: list[tuple[float, int]] = field(default_factory=list)  # of the rate: when, and by how many items
     ended: End | None = None
     stopped: bool = False
     log: list[str] = field(default_factory=list)
@@ -96,6 +111,7 @@ class Cluster:
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.scenario.seed)
+        self.most, self.licences = self.scenario.most, self.scenario.licences
         self.trouble = self.scenario.trouble
         self.items = [
             Item(ItemKey(str(index), "str"), None, "", index, self.random.choice([10, 100, 100, 390, 500]))
@@ -103,7 +119,8 @@ class Cluster:
         ]
         self.conduct = {item.key: self.random.choice(self.scenario.conduct) for item in self.items}
         config = WindowConfig(
-            request=BASE,
+            request=self.scenario.request,
+            limits=self.scenario.limits,
             batch_size=self.scenario.batch_size,
             idempotent=self.scenario.idempotent,
             second_below=2.0 if self.scenario.twice else 0.0,
@@ -141,8 +158,10 @@ class Cluster:
             acts += [self.wake]
         if self.trouble > 0 and self.random.random() < 0.3:
             acts += [self.change_capacity, self.lose, self.fail_setup]
-        if not self.slots:
+        if not self.slots or (self.most == 0 and not self.live):
             acts += [self.change_capacity]
+        if self.licences is not None and (self.trouble > 0 or not self.licences):
+            acts += [self.change_allowance]
         assert acts, f"the run is stuck: {self.window.counts()} {self.slots} {self.live}"
         return acts
 
@@ -265,14 +284,21 @@ class Cluster:
             if task.worker is not None and task.worker not in self.slots:
                 task.worker, task.stuck = None, False
         assert before is not self.slots
+        if self.scenario.most is not None:
+            self.most = self.random.randint(0 if self.trouble > 0 else 1, self.scenario.most)
         self.tell(self.capacity())
+
+    def change_allowance(self) -> None:
+        self.trouble -= 1
+        self.licences = self.random.randint(0 if self.trouble > 0 else 1, self.scenario.licences or 0)
+        self.tell(Allowance({"licence": self.licences}))
 
     def capacity(self) -> Capacity:
         if not self.slots and self.steps == 0:
             self.slots = {f"w{index}": 1 + index % 2 for index in range(self.scenario.workers)}
         classes = self.window.classes
         slots = {request: {worker: self.room(request, worker) for worker in self.slots} for request in classes}
-        return Capacity(slots, self.scenario.target, largest_memory=4 * GIB, share=GIB)
+        return Capacity(slots, self.scenario.target, largest_memory=4 * GIB, share=GIB, most=self.most)
 
     def room(self, request: Request, worker: str) -> int:
         return max(1, self.slots[worker] // max(1, (request.memory or GIB) // GIB))
@@ -396,6 +422,7 @@ class Cluster:
             assert self.scenario.idempotent or not self.begun[key], "an item that may have begun was sent again"
         self.check_alone(send)
         self.check_bound(send)
+        self.check_limits(send)
 
     def check_twin(self, send: Send) -> None:
         """Once a batch, beside one task of it, at the end of a run that goes well."""
@@ -433,6 +460,16 @@ class Cluster:
         else:
             assert same <= max(depth * served, target)
             assert len(self.live) + 1 <= max(depth * sum(self.slots.values()), target)
+
+    def check_limits(self, send: Send) -> None:
+        """Of a number never more is held than is allowed at that moment, of a rate never more taken in any period."""
+        assert self.most is None or len(self.live) < self.most
+        assert self.licences is None or len(self.live) < self.licences
+        rate = self.scenario.limits.get("api")
+        if rate is not None:
+            assert rate.period is not None
+            self.taken.append((self.now, len(send.tries) - len(send.exclude)))
+            assert sum(count for at, count in self.taken if at > self.now - rate.period + 1e-6) <= rate.amount
 
     def settle(self, settled: Settled) -> None:
         assert self.marks[settled.batch] == settled.receipt, "what is committed was never written"
