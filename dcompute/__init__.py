@@ -6,6 +6,7 @@ The way of the data, and the modules in its order::
 
     errors, records, config                    the words that every stage shares
     workload, resources, retry, code           what to do: no cluster, no clock
+    program, commands                          an external program as a workload
     checks                                     what must be true of rows and of inputs
     keys, inputs, upstream, index, plan, cost  what to do it to, what is left to do, and what it costs
     window                                     the state machine: events in, instructions out, time is an argument
@@ -30,6 +31,7 @@ from dcompute.workload import Workload, workload
 
 if TYPE_CHECKING:
     from dcompute.clusters import cluster
+    from dcompute.commands import command
     from dcompute.dataset import Dataset, open
     from dcompute.inputs import files, grid
     from dcompute.report.dropping import drop
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from dcompute.retry import Retry, Rule
     from dcompute.run import Run, map, preview
     from dcompute.upstream import rows
+    from dcompute.worker.commands import process
     from dcompute.worker.context import current
 
 __version__ = "0.1.0"
@@ -49,6 +52,7 @@ _HOMES = {
     "Rule": "dcompute.retry",
     "Run": "dcompute.run",
     "cluster": "dcompute.clusters",
+    "command": "dcompute.commands",
     "current": "dcompute.worker.context",
     "drop": "dcompute.report.dropping",
     "files": "dcompute.inputs",
@@ -56,6 +60,7 @@ _HOMES = {
     "map": "dcompute.run",
     "open": "dcompute.dataset",
     "preview": "dcompute.run",
+    "process": "dcompute.worker.commands",
     "rows": "dcompute.upstream",
 }
 
@@ -67,6 +72,7 @@ __all__ = [
     "Run",
     "Workload",
     "cluster",
+    "command",
     "current",
     "drop",
     "files",
@@ -74,6 +80,7 @@ __all__ = [
     "map",
     "open",
     "preview",
+    "process",
     "rows",
     "workload",
 ]

@@ -270,6 +270,7 @@ def _spec(
         keywords=source.keywords,
         group=work.group,
         timeout=work.timeout,
+        grace=work.grace,
         setup_timeout=settings().worker.setup_timeout,
         isolation=work.isolation,
         idempotent=work.idempotent,

@@ -24,6 +24,7 @@
     ├── SchemaError (TypeError)              two column types that cannot meet, or a reserved column
     ├── CheckFailed (ValueError)             a row or an input does not pass a check: how its item failed
     ├── CheckError (RuntimeError)            a check raised, or did not say of each row whether it passes: how the item failed
+    ├── ProgramError (RuntimeError)          an external program ended badly, or not at all: how its item failed
     ├── ItemError                            an item failed at last and errors="raise"
     ├── TooManyFailures                      max_failures was reached
     ├── RunCancelled                         the run was cancelled
@@ -172,6 +173,25 @@ class CheckError(DcomputeError, RuntimeError):
     def __init__(self, message: str | None = None, *, check: str = "") -> None:
         super().__init__(message)
         self.check = check
+
+
+class ProgramError(DcomputeError, RuntimeError):
+    """An external program ended badly, could not be started, or did not write what it was to write."""
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        kind: str = "permanent",
+        exit_code: int | None = None,
+        signal: int | None = None,
+        stderr: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.exit_code = exit_code
+        self.signal = signal
+        self.stderr = stderr
 
 
 class ItemError(DcomputeError):

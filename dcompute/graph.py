@@ -155,6 +155,7 @@ def _call_spec(workload: Workload) -> bytes:
         params_digest=params_digest,
         group=workload.group,
         timeout=workload.timeout,
+        grace=workload.grace,
         setup_timeout=settings().worker.setup_timeout,
     )
     return pickle.dumps(spec, protocol=pickle.HIGHEST_PROTOCOL)

@@ -174,6 +174,7 @@ class RunSpec:
     keywords: bool = False  #: values are dicts of keyword arguments
     group: int | None = None  #: items a call
     timeout: float | None = None  #: seconds a call
+    grace: float = 0.0  #: seconds that a call has beyond that, and after a cancel, to end what it started itself
     setup_timeout: float = 600.0  #: seconds
     isolation: str = "process"  #: or "thread"
     idempotent: bool = True  #: False: an item whose call began is never executed again by itself

@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from dcompute.errors import WorkloadError
+from dcompute.program import Program
 from dcompute.records import Request
 from dcompute.resources import Requirements, format_bytes
 
@@ -33,6 +34,8 @@ class Workload:
         self.function = function
         self.requirements = requirements or Requirements()
         _check_function(function, self.requirements)
+        if isinstance(function, Program):
+            function.check_requirements(self.requirements)
         _check_schema(self.requirements.schema)
         _check_renames(self.requirements.renames)
         _check_checks(self.requirements)
@@ -112,6 +115,12 @@ class Workload:
     def timeout(self) -> float | None:
         """Seconds for one call."""
         return self.requirements.timeout
+
+    @property
+    def grace(self) -> float:
+        """Seconds that a call has after its timeout, or a cancel, to end what it started."""
+        # a second more: who ends it should not be ended in the middle of that
+        return self.function.grace + 1.0 if isinstance(self.function, Program) else 0.0
 
     @property
     def isolation(self) -> str:
@@ -195,6 +204,8 @@ class Workload:
             Which names the argument.
         """
         _, for_call = self.split_params(params)
+        if isinstance(self.function, Program):
+            self.function.check_names(params, keywords)
         both = sorted(set(for_call) & set(keywords or ()))
         if both:
             raise WorkloadError(f"{self.name} would get {both[0]!r} twice: from params and from every input. Rename one of them")

@@ -21,6 +21,7 @@ from dcompute.code.params import giver
 from dcompute.code.shipping import ShippedModule, zip_module
 from dcompute.errors import InputError, WorkloadError
 from dcompute.keys import fingerprint
+from dcompute.program import Program
 from dcompute.workload import STATE, Workload
 
 __all__ = ["Loaded", "Reference", "ShippedModule", "Travelling", "code_digest", "load", "pack", "params_digest", "zip_module"]
@@ -88,6 +89,8 @@ class Loaded:
             call = call(**self.setup_params)
         elif self.initializer is not None:
             state = {STATE: self.initializer(**self.setup_params)}
+        elif isinstance(call, Program):
+            call.set_up()
         if self.keywords and self.group is None:
             return lambda value: call(**value, **given(), **state)
         return (lambda value: call(value, **given(), **state)) if self.call_params or state else call

@@ -90,8 +90,10 @@ class _Reader:
         return f"{type(found).__qualname__} around {self._used(found.__wrapped__)}"
 
     def _instance(self, found: Any) -> str:
-        state = _state(found)
-        return f"instance {self.read(type(found))} {' '.join(f'{name}={self._value(state[name])}' for name in sorted(state))}"
+        state, kind = _state(found), type(found)
+        # how an external program is run is ours: what is declared of it counts
+        named = _name(kind) if kind.__module__.partition(".")[0] == "dcompute" else self.read(kind)
+        return f"instance {named} {' '.join(f'{name}={self._value(state[name])}' for name in sorted(state))}"
 
     def _function(self, function: types.FunctionType) -> str:
         wrapped = inspect.unwrap(function)

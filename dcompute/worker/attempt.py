@@ -15,10 +15,12 @@ from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, NamedTuple, cast
 
+from dcompute.errors import ProgramError
 from dcompute.packed import opened
-from dcompute.records import Kind
+from dcompute.records import OWN_KINDS, Kind
 from dcompute.worker import rows
 from dcompute.worker.values import SEQUENCES, is_named_tuple, module, type_name
+from dcompute.worker.verdict import signal_name
 
 #: Characters kept of a message and of a traceback.
 LONGEST_MESSAGE, LONGEST_TRACEBACK = 4 << 10, 16 << 10
@@ -115,7 +117,29 @@ def describe(error: BaseException) -> dict[str, Any]:
         "bases": [qualified_name(base) for base in _bases(kind)[1:-1]][:_MOST_BASES],
         "message": bounded(_text(error), LONGEST_MESSAGE),
         "traceback": bounded(_traceback(error), LONGEST_TRACEBACK),
+        **(_end_of_program(error) if type(error) is ProgramError else {}),
     }
+
+
+def _end_of_program(error: ProgramError) -> dict[str, Any]:
+    """How a program ended: by that it is told apart from others, and tried again."""
+    told: dict[str, Any] = {"exit_code": error.exit_code, "signal": error.signal}
+    told["bases"] = [qualified_name(base) for base in _bases(ProgramError)[:-1]]  # its own name too, should another stand in its place
+    if error.signal is not None:
+        told["error"] = signal_name(error.signal)
+    elif error.exit_code:
+        told["error"] = f"exit code {error.exit_code}"
+    elif error.kind in (Kind.TIMEOUT, Kind.MEMORY):
+        told["error"] = str(error.kind)
+    if _own_frames_only(error.__traceback__):
+        told["traceback"] = ""
+    return told
+
+
+def _own_frames_only(step: TracebackType | None) -> bool:
+    while step is not None and step.tb_frame.f_code.co_filename.startswith(_HERE):
+        step = step.tb_next
+    return step is None
 
 
 def _bases(kind: type) -> tuple[type, ...]:
@@ -135,6 +159,9 @@ def classify(error: BaseException) -> Kind:
     """The kind of a failure that an exception stands for; see the table of kinds in the documentation."""
     # of the type: isinstance() believes what an object says of its class
     kind = type(error)
+    if kind is ProgramError:
+        said = _attribute(error, "kind")
+        return Kind(said) if said in OWN_KINDS else Kind.PERMANENT
     if issubclass(kind, MemoryError):
         return Kind.MEMORY
     if issubclass(kind, (ConnectionError, TimeoutError)) or _is_transient(error):

@@ -64,6 +64,13 @@ def collect(one: Produced, folder: Path, name: str) -> Collected:
         raise UsageError(f"output({one.name!r}) cannot be read: {error}") from error
 
 
+def measured(column: str, path: Path, url: str) -> Collected:
+    """The measure of a file that lies at a URL too."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return Collected(column, str(path), url, os.fstat(file.fileno()).st_size, f"sha256:{digest}")
+
+
 def _its_own(folder: Path, one: Produced) -> Path:
     """The file, or a copy of one that somebody may still write to, or that lies elsewhere too."""
     path, name = folder / one.folder / one.name, one.name

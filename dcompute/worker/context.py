@@ -30,12 +30,14 @@ _outputs_lock = threading.Lock()
 
 
 class Room(NamedTuple):
-    """Where the items of a batch may put things."""
+    """Where the items of a batch may put things, and for how long they may work."""
 
     scratch: str | None = None  #: folder in which scratch folders are made; None: the system's
     files: str | None = None  #: folder for files that become part of the dataset; None: nowhere
     is_group: bool = False  #: whether a call has several items
     pid: int = 0  #: of the process that they are executed in
+    timeout: float | None = None  #: seconds a call
+    stopped: Callable[[], bool] | None = None  #: whether the batch is to end; who sees it may end the process, where this is told
 
 
 class AtWork(NamedTuple):
@@ -78,6 +80,8 @@ class Context:
         What :meth:`output` was asked for, by item.
     noted_bytes
         Of the files that :meth:`noted` noted.
+    left
+        Processes that programs of this attempt left behind; they are gone.
     """
 
     __slots__ = (
@@ -88,6 +92,7 @@ class Context:
         "_scratch",
         "_seed",
         "attempt",
+        "left",
         "metrics",
         "noted_bytes",
         "outputs",
@@ -118,6 +123,7 @@ class Context:
         self.metrics: dict[str, float | int | str | bool | None] = {}
         self.outputs: dict[ItemKey, Outputs] | None = None
         self.noted_bytes = 0
+        self.left = 0
 
     def __repr__(self) -> str:
         return f"<dcompute.current(): {self.key!r}, attempt {self.attempt}>" if self._identity else "<dcompute.current(): outside an item>"
@@ -219,6 +225,11 @@ class Context:
             return payload
         self.noted_bytes += found.size
         return found.noted(payload)
+
+    @property
+    def room(self) -> Room:
+        """Where it may put things, and for how long it may work; for what starts programs."""
+        return self._room
 
     def progress(self, fraction: float, text: str = "") -> None:
         """Say how far this item is, from 0 to 1, and what it is at; costs about a microsecond.

@@ -264,6 +264,8 @@ class Executor:
                 return messages[0]
             now = time.monotonic()
             if child.exit is not None or child.channel.closed:
+                if self._stop_at is not None:  # it ended its item's program, and itself
+                    child.killed_for = child.killed_for or "stop"
                 self._bury(child)
                 raise Died
             if now < look_at:
@@ -279,7 +281,7 @@ class Executor:
         header = self._look()
         if deadline is not None and now > deadline:
             return "timeout"
-        if timeout is not None and header.at_work and now - header.started > timeout:
+        if timeout is not None and header.at_work and now - header.started > timeout + self._work.run.grace:
             return "timeout"
         if child.channel.is_partial and now - child.channel.heard > _STALLED:
             return "lost"
@@ -312,7 +314,7 @@ class Executor:
             return None
         if self._stop_at is None:
             self._view.stop()
-            self._stop_at = now + STOP_GRACE.get(self._reason, 0.0)
+            self._stop_at = now + STOP_GRACE.get(self._reason, 0.0) + self._work.run.grace
         return "stop" if now >= self._stop_at else None
 
     def _tell(self, header: Header, now: float) -> None:

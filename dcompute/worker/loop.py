@@ -84,7 +84,9 @@ class Loop:
         self._batch = batch
         self._journal = journal
         self._streams = streams
-        self._room = context.Room(process.scratch, folder, process.run.group is not None, os.getpid())
+        self._room = context.Room(
+            process.scratch, folder, process.run.group is not None, os.getpid(), process.run.timeout, lambda: journal.is_stopped
+        )
         self._values: list[Any] = []
         self._checked = self._inspected = 0.0
         self.is_watched = False  # no item begins before the worker saw that it does
@@ -218,7 +220,7 @@ class Loop:
         if item.outputs and succeeded:
             payload = item.noted(self._batch.keys[index], payload)
             self._waiting += item.noted_bytes
-        if (figures.duration >= FORKING or process.meter.ended - self._checked >= LONG) and (left := self._count_leftovers()):
+        if (figures.duration >= FORKING or process.meter.ended - self._checked >= LONG) and (left := self._count_leftovers() + item.left):
             figures = figures._replace(leftovers=left)
         try:
             self._journal.write(index, succeeded, started, figures, metrics, payload)

@@ -195,6 +195,37 @@ def kill_marked(mark: bytes) -> int:
     return killed
 
 
+def kill_marked_below(pid: int, mark: bytes, *, patience: float = 2.0) -> int:
+    """Kill every process below one whose environment holds a text, and wait for those that are nobody else's by now.
+
+    Returns
+    -------
+    int
+        How many were killed.
+    """
+    killed: set[int] = set()
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        found = [one for one in descendants(pid) if is_alive(one) and mark in _environment(one)]
+        for one in found:
+            kill(one)
+        killed.update(found)
+        if not found:
+            break
+        time.sleep(0.001)
+    for one in killed:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(one, os.WNOHANG)
+    return len(killed)
+
+
+def _environment(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return b""
+
+
 # ------------------------------------------------------------------------------------------------------------------- memory
 
 

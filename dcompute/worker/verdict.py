@@ -137,12 +137,13 @@ def _words(death: Death, kind: Kind, duration: float) -> tuple[str, str]:
     if death.guardian_died:
         return "guardian died", f"the process above its own was killed {death.guardian_deaths} times while nothing else was below that"
     if death.signal is not None:
-        name = _signal_name(death.signal)
+        name = signal_name(death.signal)
         return name, f"its process was ended by signal {death.signal} ({name})"
     return f"exit code {death.exit_code}", f"its process exited with code {death.exit_code}"
 
 
-def _signal_name(number: int) -> str:
+def signal_name(number: int) -> str:
+    """``SIGTERM`` of 15."""
     try:
         return signal.Signals(number).name
     except ValueError:
