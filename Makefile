@@ -2,7 +2,7 @@
 # Every target does its own set-up: nothing has to be installed or activated first.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint unit component integration acceptance chaos etl bench test-oldest test-stores test-browser picture clean
+.PHONY: help setup demo test lint unit component integration acceptance chaos etl bench test-oldest test-stores test-browser test-slurm picture clean
 
 help: ## this list
 	@echo "make TARGET, with no set-up before:"
@@ -49,6 +49,9 @@ test-stores: ## datasets on real S3, Azure and Google servers, which are killed 
 
 test-browser: ## the HTML report in a real browser; screenshots in build/screenshots
 	@./scripts/test-browser
+
+test-slurm: ## runs on a real Slurm, whose jobs, nodes and controller are killed; installs it
+	@./scripts/test-slurm
 
 picture: ## render docs/demo.svg from a real run of the demo
 	@./scripts/picture

@@ -68,7 +68,7 @@ class Connection:
             workers: Mapping[str, Any] = self.client.scheduler_info(n_workers=-1)["workers"]
         except Exception as error:
             raise ClusterError(f"the scheduler at {self.address} does not answer any more") from error
-        return {address: _offer(address, info) for address, info in workers.items() if info.get("status", "running") == "running"}
+        return {address: offer_from(address, info) for address, info in workers.items() if info.get("status", "running") == "running"}
 
     def listen(self, topic: str, handler: Callable[[dict[str, Any]], None]) -> None:
         """Hand every event of a topic to ``handler``, on the client's own thread."""
@@ -97,7 +97,7 @@ class Connection:
             _hush.release()
 
 
-def _offer(address: str, info: Mapping[str, Any]) -> WorkerOffer:
+def offer_from(address: str, info: Mapping[str, Any]) -> WorkerOffer:
     """What the scheduler knows of a worker; of a plain one neither labels nor walltime."""
     known = info.get(WORKER_INFORMATION) or {}
     return WorkerOffer(

@@ -19,6 +19,7 @@ KINDS = {
     "local": "dcompute.clusters.local",
     "address": "dcompute.clusters.address",
     "call": "dcompute.clusters.call",
+    "slurm": "dcompute.clusters.slurm",
 }
 
 
