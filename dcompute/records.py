@@ -176,6 +176,8 @@ class RunSpec:
     timeout: float | None = None  #: seconds a call
     setup_timeout: float = 600.0  #: seconds
     isolation: str = "process"  #: or "thread"
+    cpus: float = 1.0  #: that a call asks for
+    gpus: float = 0.0  #: likewise: whole devices, or a share of one
     idempotent: bool = True  #: False: an item whose call began is never executed again by itself
     seed: int = 0
     schema: str | None = None  #: declared schema as text; None: it grows
@@ -197,6 +199,7 @@ class BatchSpec:
     schema: str | None = None  #: the dataset's schema when the batch was sent
     memory: int | None = None  #: bytes for one call; None: the slot's share of its worker's
     cpus: float = 1.0
+    gpus: float = 0.0  #: whole devices, or a share of one
     alone: bool = False  #: one item, in a fresh child, with nothing else of ours on the worker
     exclude: tuple[int, ...] = ()  #: indexes not to execute (they have an outcome already)
     once: bool = False  #: a second execution of it must not begin, whatever became of the first

@@ -42,14 +42,26 @@ class Process:
         Folder in which items get theirs.
     caretaker
         That found the process as set-up left it.
+    devices
+        Ids of those that it sees.
     """
 
-    def __init__(self, run: RunSpec, function: Callable[[Any], Any], params: Mapping[str, Any], scratch: str, caretaker: Caretaker) -> None:
+    def __init__(
+        self,
+        run: RunSpec,
+        function: Callable[[Any], Any],
+        params: Mapping[str, Any],
+        scratch: str,
+        caretaker: Caretaker,
+        *,
+        devices: tuple[str, ...] = (),
+    ) -> None:
         self.run = run
         self.function = function
         self.params = params
         self.scratch = scratch
         self.caretaker = caretaker
+        self.devices = devices
         self.meter = Meter(run.metrics)
         self.leftovers = Leftovers()
         self.leftovers.spare_all()
@@ -84,7 +96,7 @@ class Loop:
         self._batch = batch
         self._journal = journal
         self._streams = streams
-        self._room = context.Room(process.scratch, folder, process.run.group is not None, os.getpid())
+        self._room = context.Room(process.scratch, folder, process.run.group is not None, os.getpid(), process.devices)
         self._values: list[Any] = []
         self._checked = self._inspected = 0.0
         self.is_watched = False  # no item begins before the worker saw that it does

@@ -113,9 +113,9 @@ def test_constraints_pin_what_is_needed_in_turn() -> None:
 
 def test_the_library_imports_only_what_it_declares() -> None:
     """Where only the library is installed, all that it imports is there."""
-    declared = {canonicalize_name(requirement.name) for requirement in required("polars", "duckdb", "report", "checks", "tls")}
-    # Dask's extra has a package of its own, PyYAML another name as a module.
-    declared |= {"dcompute", "distributed", "yaml"}
+    declared = {canonicalize_name(requirement.name) for requirement in required("polars", "duckdb", "report", "checks", "tls", "gpu")}
+    # Dask's extra has a package of its own, PyYAML and nvidia-ml-py have other names as modules.
+    declared |= {"dcompute", "distributed", "yaml", "pynvml"}
     # A notebook brings IPython along, and the storage that needs it azure.
     assert imported(ROOT / "dcompute") - declared - {"IPython", "azure"} == set()
 
