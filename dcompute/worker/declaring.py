@@ -9,8 +9,6 @@ from dcompute.resources import CPU, DISK, GPU, MEMORY, SHARE_OF_MACHINE
 from dcompute.worker.hardware import Machine
 
 NAMES = (CPU, MEMORY, GPU, DISK)
-#: Threads of one worker process: one supervisor serves so many children with ease.
-MOST_THREADS = 32
 
 
 def part(machine: Machine, nthreads: int) -> float:
