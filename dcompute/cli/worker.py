@@ -29,12 +29,13 @@ def worker(is_plan: bool, as_json: bool) -> None:
       dcompute worker --plan
       CUDA_VISIBLE_DEVICES=0,1 dcompute worker --plan --json
     """
-    if not is_plan:
-        raise UsageError("say --plan to see what suits this machine; `dask worker --preload dcompute.worker ADDRESS` starts a worker")
     from dcompute.config import settings
-    from dcompute.worker import devices, hardware, planning, preload, walltime
 
     chosen = settings().worker
+    if not is_plan:
+        raise UsageError("say --plan to see what suits this machine; `dask worker --preload dcompute.worker ADDRESS` starts a worker")
+    from dcompute.worker import devices, hardware, planning, preload, walltime
+
     found = [device for device, _ in devices.found(devices.kinds(chosen.devices))]
     machine = hardware.read(chosen.scratch or tempfile.gettempdir(), found)
     plan = planning.plan(machine)
