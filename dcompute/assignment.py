@@ -273,6 +273,8 @@ def _spec(
         grace=work.grace,
         setup_timeout=settings().worker.setup_timeout,
         isolation=work.isolation,
+        cpus=work.requirements.cpus,
+        gpus=work.requirements.gpus,
         idempotent=work.idempotent,
         seed=seed,
         schema=to_text(declared(work.schema)) if work.schema is not None else None,

@@ -17,7 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from dcompute.errors import SettingsError
 
 #: The sections whose names are the user's.
-_FREE = frozenset({("storage",), ("clusters",)})
+_FREE = frozenset({("storage",), ("clusters",), ("worker", "labels")})
 DEFAULTS_FILE = Path(__file__).with_name("dcompute.yaml")
 
 
@@ -65,11 +65,20 @@ def _clusters(value: Any) -> Any:
     return {str(name): {str(setting): given for setting, given in profile.items()} for name, profile in value.items()}
 
 
+def _labels(value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        raise ValueError("must be a mapping of names to texts, such as {room: b12}")  # noqa: TRY004  pydantic's way
+    return {str(name): str(text) for name, text in value.items()}
+
+
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(ge=0, allow_inf_nan=False, strict=True)]
 Bytes = Annotated[int, BeforeValidator(_bytes), Field(ge=0, strict=True)]
 Count = Annotated[int, Field(ge=1, strict=True)]
 Profiles = Annotated[dict[str, dict[str, Any]], BeforeValidator(_profiles), Field(repr=False)]
 Clusters = Annotated[dict[str, dict[str, Any]], BeforeValidator(_clusters), Field(repr=False)]
+
+
+Labels = Annotated[dict[str, str], BeforeValidator(_labels)]
 
 
 class _Section(BaseModel):
@@ -125,6 +134,15 @@ class Worker(_Section):
     idle: Seconds
     setup_timeout: Annotated[Seconds, Field(gt=0)]
     scratch: str | None
+    threads: Literal["set", "keep"]
+    affinity: Annotated[Literal["auto", "off"], BeforeValidator(_off)]
+    devices: Literal["auto"] | tuple[str, ...]
+    hide_devices: bool
+    device_memory: Bytes
+    device_wait: Seconds
+    claims: str
+    labels: Labels
+    walltime: Seconds | None
 
 
 class Store(_Section):

@@ -210,7 +210,7 @@ class Flights:
             for execution in flight.executions:
                 self._begun.get(number, {}).pop(execution, None)
             problem = answer["setup_error"]
-            is_scratch = problem.get("stage") == "scratch"
+            is_scratch = problem.get("stage") in ("scratch", "devices")
             return SetupFailed(number, _setup_text(problem), flight.again, _last_worker(flight), is_scratch)
         return self._lost(number, flight, str(answer.get("nothing", "it wrote nothing")))
 
@@ -255,6 +255,7 @@ class Flights:
             schema=schema,
             memory=send.request.memory,
             cpus=send.request.cpus,
+            gpus=send.request.gpus,
             alone=send.alone,
             exclude=send.exclude,
             once=self._once,

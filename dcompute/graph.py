@@ -23,6 +23,7 @@ from dcompute.dataset.names import new_run_id
 from dcompute.errors import UsageError
 from dcompute.packed import Sealed
 from dcompute.records import BatchSpec, Request, RunSpec
+from dcompute.resources import exact, whole_share
 
 if TYPE_CHECKING:
     from dcompute.workload import Workload
@@ -139,7 +140,7 @@ def delayed_call(workload: Workload, value: Any) -> Any:
     key = f"{workload.name}-{uuid4().hex}"
     function, spec = "dcompute.worker.delayed:run_delayed", _call_spec(workload)
     with annotated(Placement(resources=_declared_needs(request), priority=request.priority), {"workload": workload.name}):
-        return _called(function, spec, value, key=key, memory=request.memory, cpus=request.cpus)
+        return _called(function, spec, value, key=key, memory=request.memory, cpus=request.cpus, gpus=request.gpus)
 
 
 @functools.lru_cache(maxsize=64)
@@ -156,6 +157,8 @@ def _call_spec(workload: Workload) -> bytes:
         group=workload.group,
         timeout=workload.timeout,
         grace=workload.grace,
+        cpus=workload.requirements.cpus,
+        gpus=workload.requirements.gpus,
         setup_timeout=settings().worker.setup_timeout,
     )
     return pickle.dumps(spec, protocol=pickle.HIGHEST_PROTOCOL)
@@ -165,11 +168,11 @@ def _declared_needs(request: Request) -> dict[str, float]:
     """What differs from the defaults: a plain graph has no driver that counts what nobody declares."""
     wanted = {
         "CPU": 0.0 if request.cpus == 1 else request.cpus,
-        "GPU": request.gpus,
+        "GPU": whole_share(request.gpus),
         "MEMORY": request.memory or 0,
         **dict(request.resources),
     }
-    return {name: amount for name, amount in wanted.items() if amount}
+    return {name: exact(amount) for name, amount in wanted.items() if amount}
 
 
 def annotated(placement: Placement, about: Mapping[str, Any]) -> Any:

@@ -177,6 +177,8 @@ class RunSpec:
     grace: float = 0.0  #: seconds that a call has beyond that, and after a cancel, to end what it started itself
     setup_timeout: float = 600.0  #: seconds
     isolation: str = "process"  #: or "thread"
+    cpus: float = 1.0  #: that a call asks for
+    gpus: float = 0.0  #: likewise: whole devices, or a share of one
     idempotent: bool = True  #: False: an item whose call began is never executed again by itself
     seed: int = 0
     schema: str | None = None  #: declared schema as text; None: it grows
@@ -198,6 +200,7 @@ class BatchSpec:
     schema: str | None = None  #: the dataset's schema when the batch was sent
     memory: int | None = None  #: bytes for one call; None: the slot's share of its worker's
     cpus: float = 1.0
+    gpus: float = 0.0  #: whole devices, or a share of one
     alone: bool = False  #: one item, in a fresh child, with nothing else of ours on the worker
     exclude: tuple[int, ...] = ()  #: indexes not to execute (they have an outcome already)
     once: bool = False  #: a second execution of it must not begin, whatever became of the first

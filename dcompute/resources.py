@@ -1,8 +1,8 @@
 """What a class of items asks for, what a worker offers, and how often the one fits into the other.
 
-Pure: offers come in as records. Workers say what they have by Dask's resources (``CPU``, ``MEMORY`` in bytes, ``GPU``, any other name);
-where no worker declares ``CPU`` or ``MEMORY``, threads and memory limits are counted in their place. In a cluster where some workers
-declare a name, those that do not have none of it.
+Pure: offers come in as records. Workers say what they have by Dask's resources (``CPU``, ``MEMORY`` and ``DISK`` in bytes, ``GPU``, any
+other name); where no worker declares ``CPU`` or ``MEMORY``, threads and memory limits are counted in their place. In a cluster where some
+workers declare a name, those that do not have none of it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from dcompute.checks.forms import Check
     from dcompute.retry import Retry
 
-CPU, GPU, MEMORY = "CPU", "GPU", "MEMORY"
+CPU, GPU, MEMORY, DISK = "CPU", "GPU", "MEMORY", "DISK"
 #: Names that have arguments of their own, ``cpus=``, ``gpus=`` and ``memory=``.
 OWN_NAMES: Mapping[str, str] = {CPU: "cpus", GPU: "gpus", MEMORY: "memory"}
 
@@ -35,6 +35,8 @@ SHARE_OF_MACHINE = 0.8
 
 # 0.1 + 0.2 must fit into 0.3
 _TOLERANCE = 1e-9
+# a worker adds and subtracts what tasks hold: of multiples of this the sum is exact, and nothing is lost by a million of tasks
+_GRAIN = 2.0**-20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +92,17 @@ def is_counted(request: Request, offers: Iterable[WorkerOffer]) -> bool:
 def annotation(request: Request, offers: Iterable[WorkerOffer]) -> dict[str, float]:
     """The resources to annotate on a task of the class: of what it asks for, that which workers declare."""
     declared = declared_names(offers)
-    return {name: need for name, need in _needs(request).items() if name in declared}
+    return {name: exact(need) for name, need in _needs(request).items() if name in declared}
+
+
+def exact(amount: float) -> float:
+    """An amount that may be added and subtracted for ever with no rounding; never more than was given, by a millionth at most less."""
+    return math.floor(amount / _GRAIN + _TOLERANCE) * _GRAIN or amount
+
+
+def whole_share(gpus: float) -> float:
+    """What a request for devices takes: of one device, the share of the most such shares that one has room for; whole ones as they are."""
+    return 1 / math.floor(1 / gpus + _TOLERANCE) if 0 < gpus < 1 else gpus
 
 
 def declared_names(offers: Iterable[WorkerOffer]) -> frozenset[str]:
@@ -113,7 +125,7 @@ def memory_share(offer: WorkerOffer, *, whole: bool = False) -> int:
 
 
 def _needs(request: Request) -> dict[str, float]:
-    needs = {CPU: request.cpus, GPU: request.gpus, MEMORY: float(request.memory or 0), **dict(request.resources)}
+    needs = {CPU: request.cpus, GPU: whole_share(request.gpus), MEMORY: float(request.memory or 0), **dict(request.resources)}
     return {name: need for name, need in needs.items() if need > 0}
 
 
@@ -193,7 +205,7 @@ def _advice(request: Request, declared: frozenset[str]) -> str:
 
 
 def _amount(name: str, amount: float) -> str:
-    return f"{name}={format_bytes(amount) if name == MEMORY else f'{amount:g}'}"
+    return f"{name}={format_bytes(amount) if name in (MEMORY, DISK) else f'{amount:g}'}"
 
 
 # ------------------------------------------------------------------------------------------------------------------------ quantities
@@ -276,6 +288,7 @@ def _parse(text: float | str, units: Mapping[str, float], *, several: bool) -> f
 # ---------------------------------------------------------------------------------------------------------------------- requirements
 
 _LEAST_MEMORY = 1 << 20
+_LEAST_SHARE = 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -325,6 +338,8 @@ class Requirements:
         if self.isolation == "thread" and (self.timeout is not None or self.memory is not None):
             name = "timeout" if self.timeout is not None else "memory"
             raise WorkloadError(f'{name}= needs a process of its own to be ended: leave it out, or use isolation="process"')
+        if self.isolation == "thread" and self.gpus:
+            raise WorkloadError('gpus= needs a process of its own, which sees its devices only: leave it out, or use isolation="process"')
         if self.idempotent:
             return
         if self.group is not None:
@@ -345,6 +360,13 @@ def _number(name: str, *, zero: bool = False) -> Callable[[Any], float]:
         return float(value)
 
     return check
+
+
+def _gpus(value: Any) -> float:
+    gpus = _number("gpus", zero=True)(value)
+    if (gpus > 1 and not gpus.is_integer()) or 0 < gpus < _LEAST_SHARE:
+        raise WorkloadError(f"gpus={value!r}: say whole devices, such as gpus=2, or a share of one, such as gpus=0.5")
+    return gpus
 
 
 def _memory(value: float | str | None) -> int | None:
@@ -374,9 +396,13 @@ def _amounts(what: str, example: Mapping[str, float]) -> Callable[[Any], tuple[t
         for name in value or ():
             if not isinstance(name, str) or not name.strip():
                 raise WorkloadError(f"{what}= has the name {name!r}: names are text")
-        return tuple(sorted((name, _number(f"{what}[{name!r}]")(amount)) for name, amount in (value or {}).items()))
+        return tuple(sorted((name, _amount_of(name, amount, f"{what}[{name!r}]")) for name, amount in (value or {}).items()))
 
     return check
+
+
+def _amount_of(name: str, amount: Any, what: str) -> float:
+    return float(parse_bytes(amount, what)) if name == DISK and isinstance(amount, str) else _number(what)(amount)
 
 
 def _resources(value: Any) -> tuple[tuple[str, float], ...]:
@@ -463,7 +489,7 @@ def _idempotent(value: Any) -> bool:
 
 _CHECKS: dict[str, Callable[[Any], Any]] = {
     "cpus": _number("cpus"),
-    "gpus": _number("gpus", zero=True),
+    "gpus": _gpus,
     "memory": _memory,
     "resources": _resources,
     "timeout": _timeout,

@@ -1,4 +1,4 @@
-"""For tests of what is built on dcompute: a clock that stands still, a storage that fails as told, and a kit that a storage must pass."""
+"""For tests of what is built on dcompute: a clock that stands still, devices and storages as told, and a kit that a storage must pass."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import pickle
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,8 +16,9 @@ from typing import Any, TypeVar
 from dcompute.dataset.reader import Reader
 from dcompute.dataset.store import Store
 from dcompute.errors import StoreError
+from dcompute.worker.device import Device
 
-__all__ = ["Fault", "FaultStore", "ManualClock", "StoreTests"]
+__all__ = ["FakeDevices", "Fault", "FaultStore", "ManualClock", "StoreTests"]
 
 L = TypeVar("L", bound=Collection[Any])
 T = TypeVar("T")
@@ -57,6 +58,31 @@ class ManualClock:
     def advance(self, seconds: float) -> None:
         """Move the clock."""
         self.now += seconds
+
+
+class FakeDevices:
+    """Devices that no machine needs to have: a kind for the setting ``dcompute.worker.devices`` (``dcompute.testing:FakeDevices``).
+
+    The variable ``FAKE_DEVICES`` names them, as ``a,b``, and ``FAKE_VISIBLE_DEVICES`` those that a process sees. The size of a file named
+    like a device, in the folder ``FAKE_DEVICES_USED``, is its memory in use.
+    """
+
+    kind = "fake"
+
+    def find(self) -> list[Device]:
+        """Those that this process sees."""
+        there = [name for name in os.environ.get("FAKE_DEVICES", "").split(",") if name]
+        seen = os.environ.get("FAKE_VISIBLE_DEVICES")
+        return [Device(id=name, name="Fake 1", kind=self.kind, memory=1 << 30) for name in there if seen is None or name in seen.split(",")]
+
+    def environment(self, ids: Sequence[str]) -> dict[str, str]:
+        """The variable of a process that sees these."""
+        return {"FAKE_VISIBLE_DEVICES": ",".join(ids)}
+
+    def used(self, id: str) -> int | None:
+        """The size of its file."""
+        file = Path(os.environ.get("FAKE_DEVICES_USED", "/nowhere"), id)
+        return file.stat().st_size if file.exists() else 0
 
 
 @dataclass(slots=True)

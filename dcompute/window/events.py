@@ -88,7 +88,7 @@ class SetupFailed:
     text: str
     again: int | None = None  #: ``Send.again`` of the task; None: the only one in flight
     worker: str | None = None  #: where, if known
-    is_scratch: bool = False  #: the worker's scratch folder is full: no fault of the workload
+    is_scratch: bool = False  #: the worker's scratch folder is full, or its devices are in use: no fault of the workload
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,13 @@
 """The child: a warm process that executes batches of one run, one after another.
 
 It is started with its worker's ``sys.path``, environment and working directory, in a session of its own. File 3 is its connection to the
-worker, file 4 ends when the guardian does; then it kills all below it and itself. Both move to numbers that no user code meets by accident.
+worker, file 4 ends when the guardian does; then it kills all below it and itself. Files from 5 on are locks that it holds as long as it is
+there: claims of its devices. All move to numbers that no user code meets by accident.
 
 ========  ================================================  ==========================================================
 is told   with                                              answers
 ========  ================================================  ==========================================================
-setup     the run, settings of storages                     ``ready`` or ``failed`` (stage, text, traceback)
+setup     the run, settings of storages, its devices        ``ready`` or ``failed`` (stage, text, traceback)
 batch     the batch, journal, verdicts                      ``executed``, ``unreadable`` (the values) or ``full`` (the disk)
 finish    the run without its code, the batch, the journal  ``finished`` (receipt, files), ``nothing``, ``full`` or ``failed``
 ========  ================================================  ==========================================================
@@ -36,12 +37,14 @@ from dcompute.worker.pipes import Channel, Message
 from dcompute.worker.streams import Streams
 from dcompute.worker.work import files_folder
 
-CONTROL, LIFE = 3, 4
+CONTROL, LIFE, LOCKS = 3, 4, 5
 
 
-def main(folder: str) -> None:
+def main(folder: str, locks: str = "0") -> None:
     """Serve the worker until it closes the connection."""
     control, life = _move_away(CONTROL), _move_away(LIFE)
+    for number in range(int(locks)):
+        _move_away(LOCKS + number)
     system.become_subreaper()
     system.offer_to_oom_killer()
     threading.Thread(target=_die_with_guardian, args=(life,), name="dcompute-guardian", daemon=True).start()
@@ -103,7 +106,8 @@ class Child:
             open_checks(run)
             stage = "setup"
             function = loaded.start()
-            self._process = Process(run, function, loaded.params, str(Path(message["scratch"]) / "items"), Caretaker(self._streams))
+            items, devices = str(Path(message["scratch"]) / "items"), tuple(message["devices"])
+            self._process = Process(run, function, loaded.params, items, Caretaker(self._streams), devices=devices)
         except BaseException as error:  # noqa: BLE001  SystemExit in user code too
             if stage == "code" and scratch.is_full(error):  # no room for the packages that are unpacked there
                 full = scratch.full(message["scratch"], error)

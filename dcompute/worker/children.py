@@ -20,6 +20,7 @@ from typing import Any
 
 from dcompute.errors import ClusterError
 from dcompute.worker import guardian, output, pipes, system
+from dcompute.worker.holdings import Cores, Loan
 from dcompute.worker.pipes import Channel, Message
 
 #: Seconds that a process may take to start, and a killed one to be gone.
@@ -31,7 +32,7 @@ GRACE = 2.0
 #: In the environment of every process below a child: what finds them when those who knew the tree are dead.
 MARK = "DCOMPUTE_TREE"
 
-_BOOTSTRAP = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from dcompute.worker.child import main; main(sys.argv[2])"
+_BOOTSTRAP = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from dcompute.worker.child import main; main(*sys.argv[2:])"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +47,9 @@ class Exit:
 class Process:
     """A process that the guardian started, seen from the worker."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, gone: Callable[[], None] = lambda: None) -> None:
         self.number = number
+        self._gone = gone
         self.pid = 0
         self.problem = ""
         self.exit: Exit | None = None
@@ -57,6 +59,7 @@ class Process:
     def end(self, exit_: Exit) -> None:
         """It is gone, with its tree."""
         self.exit = self.exit or exit_
+        self._gone()
         self.started.set()
         self.ended.set()
 
@@ -91,8 +94,12 @@ class GuardianHandle:
         """Id of the guardian process."""
         return self._process.pid
 
-    def spawn(self, arguments: Sequence[str], environment: Mapping[str, str], files: Sequence[int]) -> Process:
-        """Start a child with these files as its stdout, stderr and control connection.
+    def spawn(
+        self, arguments: Sequence[str], environment: Mapping[str, str], files: Sequence[int], *, gone: Callable[[], None] = lambda: None
+    ) -> Process:
+        """Start a child with these files as its stdout, stderr and control connection, and as locks that it and the guardian hold.
+
+        ``gone`` is called when its tree is dead.
 
         Raises
         ------
@@ -101,7 +108,7 @@ class GuardianHandle:
         """
         with self._lock:
             self._next += 1
-            process = self._processes[self._next] = Process(self._next)
+            process = self._processes[self._next] = Process(self._next, gone)
         self._say({"op": "spawn", "id": process.number, "argv": list(arguments), "env": {**environment, MARK: self.token}}, files)
         if not self.is_alive:
             process.problem = "the guardian was killed"
@@ -181,11 +188,27 @@ class GuardianHandle:
 
 
 class Child:
-    """One child process: its connection, its streams, and which run it serves."""
+    """One child process: its connection, its streams, which run it serves, and what it has of the machine.
 
-    def __init__(self, owner: GuardianHandle, identity: tuple[str, ...]) -> None:
+    Parameters
+    ----------
+    owner
+        That starts it.
+    identity
+        Children with the same one are interchangeable.
+    environment
+        Variables that it has beside the worker's.
+    loan
+        The devices that it has; given back when its tree is dead, or where it cannot be started.
+    """
+
+    def __init__(
+        self, owner: GuardianHandle, identity: tuple[str, ...], *, environment: Mapping[str, str] | None = None, loan: Loan | None = None
+    ) -> None:
         self.identity = identity
         self.owner = owner
+        self.loan = loan = loan or Loan()
+        self.cores = Cores()
         self.is_ready = False  # its set-up is done
         self.calls = 0  # calls of user code it has made
         self.setup_memory = 0
@@ -196,9 +219,12 @@ class Child:
         mine, its = pipes.pair()
         self._streams = [os.pipe() for _ in range(2)]
         try:
-            arguments = [sys.executable, *_interpreter_flags(), "-c", _BOOTSTRAP, json.dumps(sys.path), os.getcwd()]  # noqa: PTH109  as text
-            self.process = owner.spawn(arguments, os.environ, [self._streams[0][1], self._streams[1][1], its.fileno()])
+            flags, here = _interpreter_flags(), os.getcwd()  # noqa: PTH109  as text
+            arguments = [sys.executable, *flags, "-c", _BOOTSTRAP, json.dumps(sys.path), here, str(len(loan.locks))]
+            files = [self._streams[0][1], self._streams[1][1], its.fileno(), *loan.locks]
+            self.process = owner.spawn(arguments, {**os.environ, **(environment or {}), **loan.environment}, files, gone=self._gone)
         except BaseException:
+            loan.give_back()
             mine.close()
             for end, _ in self._streams:
                 os.close(end)
@@ -218,6 +244,19 @@ class Child:
         for end in self._open:
             os.set_blocking(end, False)
             self._poll.register(end, select.POLLIN)
+
+    def _gone(self) -> None:
+        self.loan.give_back()
+        self.cores.give_back()
+
+    def bind(self, cores: Cores) -> None:
+        """Let it use these cores only; they are given back with the batch, or when it is gone."""
+        self.cores.give_back()
+        self.cores = cores
+        if self.exit is not None:
+            cores.give_back()
+        elif cores.numbers:
+            system.bind(self.pid, cores.numbers)
 
     @property
     def pid(self) -> int:
@@ -310,6 +349,15 @@ class Idle:
         child.idle_since = self._clock()
         with self._lock:
             self._children.append(child)
+
+    def end_one_with_devices(self) -> bool:
+        """End the one of those that have devices which waits longest; False where there is none."""
+        with self._lock:
+            ending = [child for child in self._children if child.loan.devices][:1]
+            self._children = [child for child in self._children if child not in ending]
+        for child in ending:
+            child.retire()
+        return bool(ending)
 
     def retire(self, older_than: float = 0.0) -> None:
         """End those that had no work for so many seconds."""

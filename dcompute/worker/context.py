@@ -38,6 +38,7 @@ class Room(NamedTuple):
     pid: int = 0  #: of the process that they are executed in
     timeout: float | None = None  #: seconds a call
     stopped: Callable[[], bool] | None = None  #: whether the batch is to end; who sees it may end the process, where this is told
+    gpus: tuple[str, ...] = ()  #: ids of the devices that they see
 
 
 class AtWork(NamedTuple):
@@ -142,6 +143,11 @@ class Context:
     def seed(self) -> int:
         """An integer below 2**63, from ``seed=`` of ``dc.map`` and the key: the same on every retry, worker and later run."""
         return item_seed(self._seed, self._identity) if self._identity else 0
+
+    @property
+    def gpus(self) -> tuple[str, ...]:
+        """Ids of the devices that this item has, as ``gpus=`` asked for them; none outside dcompute."""
+        return self._room.gpus
 
     @property
     def items(self) -> tuple[AtWork, ...]:

@@ -23,7 +23,7 @@ from dcompute.worker.work import Execution, Work
 from dcompute.workload import workload
 
 
-def run_delayed(run: bytes | str, value: Any, *, memory: int | None = None, cpus: float = 1.0) -> Any:
+def run_delayed(run: bytes | str, value: Any, *, memory: int | None = None, cpus: float = 1.0, gpus: float = 0.0) -> Any:
     """What the workload returns for one value; the function of a task of ``Workload.delayed``.
 
     Parameters
@@ -34,8 +34,8 @@ def run_delayed(run: bytes | str, value: Any, *, memory: int | None = None, cpus
         What the workload is called with.
     memory
         Bytes that the call may take; None: the slot's share of its worker's.
-    cpus
-        Cores that it asked for.
+    cpus, gpus
+        Cores and devices that it asked for.
 
     Raises
     ------
@@ -50,7 +50,7 @@ def run_delayed(run: bytes | str, value: Any, *, memory: int | None = None, cpus
     spec = code_cache.run_spec(run, slot.worker)
     target = Path(slot.scratch) / f"result-{new_id()}"
     try:
-        done = _executed(spec, slot, _batch(spec, (str(target), value), memory, cpus))
+        done = _executed(spec, slot, _batch(spec, (str(target), value), memory, cpus, gpus))
         done.discard()
         _raise(done, spec.workload)
         return pickle.loads(target.read_bytes())  # noqa: S301  the task's own result, opened as Dask would
@@ -58,7 +58,7 @@ def run_delayed(run: bytes | str, value: Any, *, memory: int | None = None, cpus
         target.unlink(missing_ok=True)
 
 
-def _batch(spec: RunSpec, value: Any, memory: int | None, cpus: float) -> BatchSpec:
+def _batch(spec: RunSpec, value: Any, memory: int | None, cpus: float, gpus: float) -> BatchSpec:
     return BatchSpec(
         id=f"delayed-{spec.run}",
         keys=(ItemKey(spec.workload, "str"),),
@@ -67,6 +67,7 @@ def _batch(spec: RunSpec, value: Any, memory: int | None, cpus: float) -> BatchS
         values=cloudpickle.dumps([value]),
         memory=memory,
         cpus=cpus,
+        gpus=gpus,
     )
 
 
@@ -105,7 +106,7 @@ def _raise(done: Execution, name: str) -> None:
         text = f"workload {name!r} cannot be used on this worker: {problem.text}\n{problem.log}".strip()
         if problem.stage == "setup":
             raise InitializerError(text, traceback=problem.traceback)
-        if problem.stage == "scratch":
+        if problem.stage in ("scratch", "devices"):
             raise ClusterError(text)
         raise WorkloadError(f"{text}\n{problem.traceback}")
     if done.receipt is None:

@@ -70,7 +70,7 @@ class Executor:
     Parameters
     ----------
     take
-        Gives a child of the run, warm or (True) fresh, below the guardian of all or (True) one of its own.
+        Gives a child of the run, warm or (True) fresh, below the guardian of all or (True) one of its own, which (True) calls user code.
     give
         Takes it back.
     stopped
@@ -83,7 +83,7 @@ class Executor:
         self,
         work: Work,
         *,
-        take: Callable[[bool, bool], Child],
+        take: Callable[[bool, bool, bool], Child],
         give: Callable[[Child], None],
         stopped: Callable[[], str | None],
         ticked: Callable[[Tick], None],
@@ -143,6 +143,7 @@ class Executor:
                 self._prepare()
                 self._serve()
             except Stopped:
+                self._reason = self._reason or self._stopped()
                 return None
             except SetupFailed as failed:
                 return failed.failure
@@ -165,13 +166,13 @@ class Executor:
     def _prepare(self) -> None:
         """A child that is ready; set-up is done in it once."""
         fresh = bool(self._verdicts) or self._work.batch.alone
-        child = self._child = self._take(fresh, self._apart)
+        child = self._child = self._take(fresh, self._apart, True)
         self._captures = [output.Capture(child.token) for _ in range(2)]
         if child.is_ready:
             return
         began = time.monotonic()
         run = dataclasses.replace(self._work.run, storage_options=())
-        header = {"op": "setup", "scratch": self._work.scratch, "metrics": run.metrics}
+        header = {"op": "setup", "scratch": self._work.scratch, "metrics": run.metrics, "devices": [one.id for one in child.loan.devices]}
         child.send(header, [pickle.dumps(run), *profiles.told()])
         try:
             answer = self._converse(child, deadline=began + run.setup_timeout, limit=self._work.memory_limit)
@@ -413,7 +414,7 @@ class Executor:
         for _ in range(3 if work.run.checks else 2):
             if self._child is None or self._child.exit is not None:
                 self._release()
-                self._child = self._take(True, self._apart)
+                self._child = self._take(True, self._apart, False)
             try:
                 answer = self._ask_to_finish(self._child, unjudged=problem if crashed == 2 else "")
             except Died:

@@ -10,7 +10,8 @@ It imports the standard library and two modules beside it, without the packages 
 ==========  ===============================================  ==================================
 it is told                                                   it answers
 ==========  ===============================================  ==================================
-spawn       id, argv, env; files: stdout, stderr, control    ``spawned`` (id, pid) or ``failed``
+spawn       id, argv, env; files: stdout, stderr, control,   ``spawned`` (id, pid) or ``failed``
+            and locks to hold
 kill        id, grace: seconds it has to exit by itself      ``exited`` when the tree is dead
 forget      path: a scratch folder that is gone
 keep        path: a scratch folder to remove in the end
@@ -62,6 +63,7 @@ class Guardian:
         self._worker = worker
         self._pids: dict[int, int] = {}  # pid -> id
         self._deadlines: dict[int, float] = {}  # pid -> when it is killed
+        self._locks: dict[int, list[int]] = {}  # pid -> files that are held until its tree is dead
         self._folders: set[str] = set()
         self._null = os.open(os.devnull, os.O_RDONLY)
         # held by this process alone: its end tells the children that the guardian is gone
@@ -114,8 +116,10 @@ class Guardian:
                 self._deadlines[pid] = time.monotonic() + message.get("grace", 0.0)
 
     def _spawn(self, message: Message) -> None:
-        # first to numbers that the moves to 0 to 4 do not write over
-        files = [fcntl.fcntl(one, fcntl.F_DUPFD_CLOEXEC, 16) for one in (self._null, *message.files, self._life)]
+        # first to numbers that the moves to the low ones do not write over
+        streams, locks = message.files[:3], message.files[3:]
+        wanted = (self._null, *streams, self._life, *locks)
+        files = [fcntl.fcntl(one, fcntl.F_DUPFD_CLOEXEC, 16 + len(wanted)) for one in wanted]
         actions = [(os.POSIX_SPAWN_DUP2, old, new) for new, old in enumerate(files)]
         try:
             pid = os.posix_spawn(
@@ -123,10 +127,11 @@ class Guardian:
             )
         except OSError as error:
             self._say({"op": "failed", "id": message["id"], "text": str(error)})
+            streams += locks
         else:
-            self._pids[pid] = message["id"]
+            self._pids[pid], self._locks[pid] = message["id"], locks
             self._say({"op": "spawned", "id": message["id"], "pid": pid})
-        for descriptor in (*files, *message.files):
+        for descriptor in (*files, *streams):
             os.close(descriptor)
 
     def _kill_late(self) -> None:
@@ -152,6 +157,8 @@ class Guardian:
                 continue
             system.kill(pid, group=True)
             swept = system.kill_below(os.getpid(), spare=self._pids)
+            for lock in self._locks.pop(pid, ()):
+                os.close(lock)
             self._say({"op": "exited", "id": number, "status": status, "peak": usage.ru_maxrss, "swept": swept})
 
     def _say(self, header: dict[str, Any]) -> None:

@@ -42,14 +42,26 @@ class Process:
         Folder in which items get theirs.
     caretaker
         That found the process as set-up left it.
+    devices
+        Ids of those that it sees.
     """
 
-    def __init__(self, run: RunSpec, function: Callable[[Any], Any], params: Mapping[str, Any], scratch: str, caretaker: Caretaker) -> None:
+    def __init__(
+        self,
+        run: RunSpec,
+        function: Callable[[Any], Any],
+        params: Mapping[str, Any],
+        scratch: str,
+        caretaker: Caretaker,
+        *,
+        devices: tuple[str, ...] = (),
+    ) -> None:
         self.run = run
         self.function = function
         self.params = params
         self.scratch = scratch
         self.caretaker = caretaker
+        self.devices = devices
         self.meter = Meter(run.metrics)
         self.leftovers = Leftovers()
         self.leftovers.spare_all()
@@ -85,7 +97,13 @@ class Loop:
         self._journal = journal
         self._streams = streams
         self._room = context.Room(
-            process.scratch, folder, process.run.group is not None, os.getpid(), process.run.timeout, lambda: journal.is_stopped
+            process.scratch,
+            folder,
+            process.run.group is not None,
+            os.getpid(),
+            process.run.timeout,
+            lambda: journal.is_stopped,
+            process.devices,
         )
         self._values: list[Any] = []
         self._checked = self._inspected = 0.0

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 _LENGTH = struct.Struct("!I")
-_MOST_FILES = 8
+_MOST_FILES = 128
 _CHUNK = 1 << 18
 _MOST_CHUNKS = 256
 #: Bytes of a header; a longer one is none.

@@ -112,15 +112,18 @@ def _open_workload(spec: RunSpec, slot: Slot) -> str | None:
 
 
 def _child_set_up(spec: RunSpec, slot: Slot) -> SetupFailure | None:
-    nothing = BatchSpec(id=f"probe-{spec.run}", keys=(), attempts=(), fingerprints=(), values=pickle.dumps([]))
+    if not slot.may_have(spec.gpus):
+        return None  # it gets no batches of this run
+    nothing = BatchSpec(
+        id=f"probe-{spec.run}", keys=(), attempts=(), fingerprints=(), values=pickle.dumps([]), cpus=spec.cpus, gpus=spec.gpus
+    )
     until = time.monotonic() + PATIENCE
 
     def stopped() -> str | None:
         return slot.stopped() or ("cancelled" if time.monotonic() > until else None)
 
-    work = Work(
-        run=spec, batch=nothing, execution=new_id(), scratch=slot.scratch, memory_limit=slot.memory_limit(nothing), worker=slot.address
-    )
+    limit = slot.memory_limit(nothing)
+    work = Work(run=spec, batch=nothing, execution=new_id(), scratch=slot.scratch, memory_limit=limit, worker=slot.address, device_wait=0.0)
     done = supervisor().execute(work, stopped=stopped, ticked=lambda _: None)
     done.discard()
     return done.setup_error

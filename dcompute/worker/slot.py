@@ -70,6 +70,10 @@ class Slot:
         declared = int(self.worker.state.total_resources.get("MEMORY", 0))
         return slot_limit(batch.memory, declared or self.worker.memory_manager.memory_limit, share)
 
+    def may_have(self, gpus: float) -> bool:
+        """Whether the worker declares so many devices."""
+        return self.worker is None or float(self.worker.state.total_resources.get("GPU", 0)) >= gpus
+
     def stopped(self) -> str | None:
         """``closing`` where the worker is about to be gone, ``cancelled`` where nobody wants the task any more, else None."""
         if self.worker is None:

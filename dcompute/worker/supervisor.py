@@ -10,9 +10,10 @@ import threading
 from collections.abc import Callable
 
 from dcompute.errors import ClusterError
-from dcompute.worker import scratch
+from dcompute.worker import borrowing, scratch
 from dcompute.worker.children import Child, GuardianHandle, Idle
 from dcompute.worker.execution import Executor
+from dcompute.worker.holdings import Loan
 from dcompute.worker.work import Execution, SetupFailure, Tick, Work
 
 __all__ = ["Execution", "SetupFailure", "Supervisor", "Tick", "Work", "release", "supervisor"]
@@ -63,7 +64,7 @@ class Supervisor:
             try:
                 executor = Executor(
                     work,
-                    take=lambda fresh, apart: self._take(work, fresh, guardians if apart else None),
+                    take=lambda fresh, apart, need: self._take(work, fresh, guardians if apart else None, stopped if need else None),
                     give=lambda child: self._give(child, work.memory_limit),
                     stopped=stopped,
                     ticked=ticked,
@@ -113,14 +114,24 @@ class Supervisor:
             if not known and self._guardian is not None:
                 self._guardian.keep(folder)
 
-    def _take(self, work: Work, fresh: bool, guardians: contextlib.ExitStack | None) -> Child:
+    def _take(self, work: Work, fresh: bool, guardians: contextlib.ExitStack | None, stopped: Callable[[], str | None] | None) -> Child:
+        """A child; where nobody would be told to stop waiting it is one that calls nothing, and needs no device."""
         child = None if fresh else self._children.take(work.identity)
         if fresh:
             # one slot, one child: an idle one of the same run would be one too many
             spare = self._children.take(work.identity)
             if spare is not None:
                 spare.retire()
-        return child or Child(self._guard() if guardians is None else self._guard_apart(guardians), work.identity)
+        if child is None:
+            loan = Loan() if stopped is None else borrowing.devices(work, self._children, stopped=stopped)
+            try:
+                owner = self._guard() if guardians is None else self._guard_apart(guardians)
+            except BaseException:
+                loan.give_back()
+                raise
+            child = Child(owner, work.identity, environment=borrowing.environment(work), loan=loan)
+        borrowing.bind(child, work)
+        return child
 
     def _guard_apart(self, guardians: contextlib.ExitStack) -> GuardianHandle:
         """A guardian for one child, which ends with the batch; folders are kept by that of all."""
@@ -130,6 +141,7 @@ class Supervisor:
         return guardian
 
     def _give(self, child: Child, limit: int | None) -> None:
+        child.cores.give_back()
         growth = child.memory() - child.setup_memory
         allowed = GROWTH_SHARE * (limit - child.setup_memory) if limit else GROWTH
         if not child.is_ready or growth > allowed or child.owner is not self._guardian or self._closed.is_set():

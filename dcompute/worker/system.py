@@ -287,8 +287,27 @@ def _number(path: Path) -> int | None:
         return None
 
 
-def _cgroup_folders() -> list[Path]:
-    """Folders of this process's memory cgroup, itself first, then up to the root; a container sees its own as the root."""
+def cpu_quota() -> float | None:
+    """Cores that the cgroups of this process allow (version 1 or 2), the fewest up the tree; None where there is no limit."""
+    found = []
+    for folder in _cgroup_folders("cpu"):
+        with contextlib.suppress(OSError):
+            found.append(_quota((folder / "cpu.max").read_text()))
+        with contextlib.suppress(OSError):
+            found.append(_quota(f"{(folder / 'cpu.cfs_quota_us').read_text()} {(folder / 'cpu.cfs_period_us').read_text()}"))
+    return min((quota for quota in found if quota is not None), default=None)
+
+
+def _quota(text: str) -> float | None:
+    """Cores that a quota and its period mean; ``max`` and -1 are none."""
+    with contextlib.suppress(ValueError, ZeroDivisionError):
+        quota, period = map(int, text.split())
+        return quota / period if quota > 0 else None
+    return None
+
+
+def _cgroup_folders(controller: str = "memory") -> list[Path]:
+    """Folders of this process's cgroup, itself first, then up to the root; a container sees its own as the root."""
     try:
         lines = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -296,12 +315,46 @@ def _cgroup_folders() -> list[Path]:
     folders: list[Path] = []
     for line in lines:
         _, controllers, path = line.split(":", 2)
-        if controllers and "memory" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
-        root = _CGROUPS / "memory" if controllers else _CGROUPS
+        root = _CGROUPS / controller if controllers else _CGROUPS
         relative = Path(path.lstrip("/"))
         folders += [root / relative, *(root / above for above in relative.parents)]
     return folders
+
+
+# -------------------------------------------------------------------------------------------------------------------- cores
+
+
+def own_cores() -> tuple[int, ...]:
+    """Numbers of the cores that this process may use."""
+    if LINUX:
+        return tuple(sorted(os.sched_getaffinity(0)))
+    return tuple(range(os.cpu_count() or 1))
+
+
+def bind(pid: int, cores: Collection[int]) -> bool:
+    """Let all threads of a process, and what they start from now on, use these cores only; False where that is not permitted."""
+    if not LINUX:
+        return False
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")  # noqa: PTH208
+        for thread in threads:
+            with contextlib.suppress(ProcessLookupError):
+                os.sched_setaffinity(int(thread), cores)
+    except OSError:
+        return False
+    return True
+
+
+def cpu_model() -> str:
+    """What the processor is called; "" where the system does not say."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                return value.strip()
+    return ""
 
 
 # ------------------------------------------------------------------------------------------------------- this process's own

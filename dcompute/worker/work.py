@@ -23,6 +23,7 @@ class Work:
     scratch: str  #: folder of this worker process; removed when the process is gone
     memory_limit: int | None = None  #: bytes for the tree of a child; None: no limit
     worker: str = ""  #: name of the Dask worker, for the rows
+    device_wait: float | None = None  #: seconds for which devices are waited for; None: as the settings say
 
     @property
     def folder(self) -> Path:
@@ -32,8 +33,10 @@ class Work:
     @property
     def identity(self) -> tuple[str, ...]:
         """Children with the same one are interchangeable."""
-        run = self.run
-        return (run.run, run.code_digest, run.params_digest, *(digest for _, digest, _ in run.modules))
+        run, batch = self.run, self.batch
+        # a process has the threads and devices that it began with
+        asked = f"{batch.cpus:g} {batch.gpus:g}"
+        return (run.run, run.code_digest, run.params_digest, asked, *(digest for _, digest, _ in run.modules))
 
 
 def finish_seconds(timeout: float | None, count: int, nbytes: int) -> float:
@@ -80,7 +83,8 @@ class SetupFailure:
     text: str
     traceback: str = ""
     log: str = ""  #: what it printed
-    stage: str = "setup"  #: ``setup``, ``code`` (import, unpickle), ``values`` (they cannot be unpickled), ``process``, ``scratch`` (full)
+    #: ``setup``, ``code`` (import, unpickle), ``values`` (they cannot be unpickled), ``process``, ``scratch`` (full), ``devices`` (in use)
+    stage: str = "setup"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -113,9 +113,10 @@ def test_constraints_pin_what_is_needed_in_turn() -> None:
 
 def test_the_library_imports_only_what_it_declares() -> None:
     """Where only the library is installed, all that it imports is there."""
-    declared = {canonicalize_name(requirement.name) for requirement in required("polars", "duckdb", "report", "checks", "tls", "slurm")}
-    # Dask's extra has a package of its own; PyYAML and dask-jobqueue have other names as modules.
-    declared |= {"dcompute", "distributed", "yaml", "dask_jobqueue"}
+    extras = ("polars", "duckdb", "report", "checks", "tls", "slurm", "gpu")
+    declared = {canonicalize_name(requirement.name) for requirement in required(*extras)}
+    # Dask's extra has a package of its own; PyYAML, dask-jobqueue and nvidia-ml-py have other names as modules.
+    declared |= {"dcompute", "distributed", "yaml", "dask_jobqueue", "pynvml"}
     # A notebook brings IPython along, and the storage that needs it azure.
     assert imported(ROOT / "dcompute") - declared - {"IPython", "azure"} == set()
 

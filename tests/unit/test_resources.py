@@ -10,6 +10,7 @@ from dcompute.resources import (
     Requirements,
     WorkerOffer,
     annotation,
+    exact,
     explain_gap,
     format_bytes,
     idle_workers,
@@ -18,6 +19,7 @@ from dcompute.resources import (
     parse_bytes,
     parse_seconds,
     slots,
+    whole_share,
 )
 
 GIB = 1 << 30
@@ -60,6 +62,29 @@ def test_tenths_add_up() -> None:
     """Three of 0.1 fit into 0.3, whatever floating point says."""
     offer = WorkerOffer(address="a", nthreads=8, memory_limit=GIB, resources={"LICENCE": 0.3})
     assert slots(Request(resources=(("LICENCE", 0.1),)), offer, [offer]) == 3
+
+
+@pytest.mark.parametrize("amount", [0.1, 1 / 3, 0.7, 1.5, 2.0, 3e9])
+def test_amounts_that_come_and_go_add_up_for_ever(amount: float) -> None:
+    """A worker subtracts and adds what its tasks hold: after thousands of them in any order there is as much as at first."""
+    total = available = 8e9
+    held = []
+    for step in range(10_000):
+        need = exact(amount) if step % 3 else exact(0.3)
+        available -= need
+        held.append(need)
+        if len(held) > 2:
+            available += held.pop(step % len(held))
+    assert available + sum(held) == total
+    assert amount * (1 - 1e-5) <= exact(amount) <= amount
+
+
+@pytest.mark.parametrize(("gpus", "expected"), [(0.5, 0.5), (0.4, 0.5), (0.3, 1 / 3), (0.34, 0.5), (0.6, 1.0), (1, 1), (2, 2), (0, 0)])
+def test_a_share_of_a_device_takes_what_no_other_such_share_can_have(gpus: float, expected: float) -> None:
+    """Two of 0.4 fit on one device, and what is left of it is of no use to a third."""
+    assert whole_share(gpus) == expected
+    offer = WorkerOffer(address="a", nthreads=64, resources={"GPU": 2})
+    assert slots(Request(gpus=gpus), offer, [offer]) == (64 if not gpus else round(2 / expected))
 
 
 def test_only_declared_names_are_annotated() -> None:
@@ -178,6 +203,9 @@ def test_sizes_for_a_person() -> None:
         ({"memory": 10**400}, "1000"),
         ({"timeout": float("nan")}, "nan"),
         ({"gpus": -1}, "gpus=-1"),
+        ({"gpus": 1.5}, "whole devices, such as gpus=2, or a share"),
+        ({"gpus": 0.001}, "gpus=0.001"),
+        ({"gpus": 1, "isolation": "thread"}, "gpus= needs a process of its own"),
         ({"memory": 2}, "2 GiB"),
         ({"memory": "lots"}, "lots"),
         ({"timeout": 0}, "timeout=0"),
