@@ -10,7 +10,7 @@ import click
 
 import dcompute as package
 from dcompute import ending
-from dcompute.cli import exits, history, options, plan, quarantine, report, run, show, upkeep
+from dcompute.cli import clusters, exits, history, options, plan, quarantine, report, run, show, upkeep
 from dcompute.cli.signals import terminated_as_interrupted
 from dcompute.errors import DcomputeError, InternalError, ItemError
 
@@ -84,7 +84,15 @@ def dcompute(debug: bool) -> None:
 
 
 dcompute.add_command(run.run)
-for command in (plan.COMMAND, *show.COMMANDS, *quarantine.COMMANDS, *history.COMMANDS, *upkeep.COMMANDS, *report.COMMANDS):
+for command in (
+    plan.COMMAND,
+    *show.COMMANDS,
+    *quarantine.COMMANDS,
+    *history.COMMANDS,
+    *upkeep.COMMANDS,
+    *report.COMMANDS,
+    *clusters.COMMANDS,
+):
     dcompute.add_command(command)
 
 
