@@ -10,7 +10,7 @@ import click
 
 import dcompute as package
 from dcompute import ending
-from dcompute.cli import clusters, exits, history, options, plan, quarantine, report, run, show, upkeep
+from dcompute.cli import clusters, doctor, exits, history, options, plan, quarantine, report, run, show, upkeep
 from dcompute.cli.signals import terminated_as_interrupted
 from dcompute.errors import DcomputeError, InternalError, ItemError
 
@@ -92,6 +92,7 @@ for command in (
     *upkeep.COMMANDS,
     *report.COMMANDS,
     *clusters.COMMANDS,
+    *doctor.COMMANDS,
 ):
     dcompute.add_command(command)
 

@@ -40,9 +40,7 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
             there.start(name, sys.executable, "-m", *words, "--host", there.address(name), "--nthreads", "1", "--no-dashboard",
                         "--local-directory", f"scratch-{name}")  # fmt: skip
         for name in ("open", "closed"):
-            wait_for(
-                lambda name=name: f"tls://{there.address(name)}:" in there.said("sched"), 60, f"worker {name}", lambda: there.said(name)
-            )
+            wait_for(functools.partial(is_registered, there, name), 60, f"worker {name}", functools.partial(there.said, name))
         yield there
 
 
