@@ -2,7 +2,7 @@
 # Every target does its own set-up: nothing has to be installed or activated first.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint unit component integration acceptance chaos etl bench test-oldest test-stores test-browser test-slurm picture clean
+.PHONY: help setup demo test lint unit component integration acceptance chaos etl bench test-oldest test-stores test-hosts test-browser test-slurm picture clean
 
 help: ## this list
 	@echo "make TARGET, with no set-up before:"
@@ -46,6 +46,9 @@ test-oldest: ## the tests on the oldest supported versions
 
 test-stores: ## datasets on real S3, Azure and Google servers, which are killed too
 	@./scripts/test-stores
+
+test-hosts: ## clusters over several hosts (network namespaces): TLS, firewalls, SSH, the doctor
+	@./scripts/test-hosts
 
 test-browser: ## the HTML report in a real browser; screenshots in build/screenshots
 	@./scripts/test-browser

@@ -10,7 +10,7 @@ import click
 
 import dcompute as package
 from dcompute import ending
-from dcompute.cli import exits, history, options, plan, quarantine, report, run, show, upkeep, worker
+from dcompute.cli import clusters, doctor, exits, history, options, plan, quarantine, report, run, show, upkeep, worker
 from dcompute.cli.signals import terminated_as_interrupted
 from dcompute.errors import DcomputeError, InternalError, ItemError
 
@@ -84,7 +84,17 @@ def dcompute(debug: bool) -> None:
 
 
 dcompute.add_command(run.run)
-for command in (plan.COMMAND, *show.COMMANDS, *quarantine.COMMANDS, *history.COMMANDS, *upkeep.COMMANDS, *report.COMMANDS, worker.worker):
+for command in (
+    plan.COMMAND,
+    *show.COMMANDS,
+    *quarantine.COMMANDS,
+    *history.COMMANDS,
+    *upkeep.COMMANDS,
+    *report.COMMANDS,
+    *clusters.COMMANDS,
+    *doctor.COMMANDS,
+    worker.worker,
+):
     dcompute.add_command(command)
 
 

@@ -9,7 +9,7 @@ import click
 
 from dcompute.cli import exits, inputs, target
 from dcompute.cli.options import Amount, Assigned, BatchSize, Headed, Limit, Names, in_options, option, unique
-from dcompute.cli.scheduler import address_of
+from dcompute.cli.scheduler import client_of
 from dcompute.cli.tables import to_json
 from dcompute.errors import DcomputeError
 
@@ -85,7 +85,7 @@ class RunCommand(Headed):
 @option(_GOING_ON, "--ignore-failures", is_flag=True, help="Exit with 0 although items failed.")
 @option(_WHERE, "--workers", type=click.IntRange(min=1), metavar="N", help="Items at a time on this machine.  [default: its cores]")
 @option(_WHERE, "--scheduler", metavar="ADDRESS", envvar="DASK_SCHEDULER_ADDRESS", show_envvar=True,
-        help="Dask scheduler (tcp://host:8786), or its scheduler file.")  # fmt: skip
+        help="Dask scheduler (tcp://host:8786), its scheduler file, or a cluster of the settings.")  # fmt: skip
 @option(_WHERE, "--modules", type=Names(), multiple=True, help="Local packages to send to the workers. Repeatable.")
 @option(_WHERE, "--batch-size", type=BatchSize(), default="auto", show_default=True, help="Items a Dask task.")
 @option(_SHOWN, "-q", "--quiet", is_flag=True, help="No progress and no summary; errors only.")
@@ -162,7 +162,7 @@ def _options(given: dict[str, Any]) -> dict[str, Any]:
     return {
         **{name: given[name] for name in same},
         "params": unique(given["params"], "--set") or None,
-        "client": address_of(given["scheduler"]),
+        "client": client_of(given["scheduler"]),
         "retry_failed": _retried(given["retry_failed"]),
         "modules": tuple(name for names in given["modules"] for name in names),
     }

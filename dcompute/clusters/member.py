@@ -28,7 +28,7 @@ def main() -> None:
         sys.path[:] = [*order["path"], *(entry for entry in sys.path if entry not in order["path"])]
     # what libraries print is for people, and this line for a program
     answers, sys.stdout = sys.stdout, sys.stderr
-    asyncio.run(_serve(order, lambda answer: print(json.dumps(answer), file=answers, flush=True)))
+    asyncio.run(_serve(order, lambda answer: print(json.dumps({"dcompute": 1, **answer}), file=answers, flush=True)))
 
 
 async def _serve(order: Mapping[str, Any], answer: Any) -> None:
@@ -60,13 +60,16 @@ def _end_of_input() -> asyncio.Event:
 async def _member(order: Mapping[str, Any]) -> AsyncIterator[tuple[dict[str, Any], list[asyncio.Task[Any]]]]:
     import dask
 
+    from dcompute.clusters.scheduling import scheduler
+
     if order.get("configuration"):
         dask.config.update(dask.config.config, dask.config.deserialize(order["configuration"]), priority="new")
-    dask.config.set({"distributed.scheduler.no-workers-timeout": None, "distributed.scheduler.idle-timeout": None})
     host = order.get("host") or _own_host()
     async with contextlib.AsyncExitStack() as stack:
         if order["role"] == "scheduler":
-            started = [await stack.enter_async_context(_scheduler(order, host))]
+            dashboard = order.get("dashboard") or "127.0.0.1:0"
+            about = scheduler(host=host, port=order.get("port") or 0, security=_security(order), dashboard=dashboard)
+            started = [await stack.enter_async_context(about)]
         else:
             started = [await stack.enter_async_context(_worker(order, host)) for _ in range(order["count"])]
         address = started[0].address if order["role"] == "scheduler" else None
@@ -74,29 +77,13 @@ async def _member(order: Mapping[str, Any]) -> AsyncIterator[tuple[dict[str, Any
 
 
 @contextlib.asynccontextmanager
-async def _scheduler(order: Mapping[str, Any], host: str) -> AsyncIterator[Any]:
-    from distributed import Scheduler
-
-    from dcompute.clusters.scheduling import raise_open_files
-
-    raise_open_files()
-    async with Scheduler(
-        host=host,
-        port=order.get("port") or 0,
-        protocol="tls://" if order.get("tls") else "tcp://",
-        security=_security(order),
-        dashboard_address=order.get("dashboard") or "127.0.0.1:0",
-    ) as scheduler:
-        yield scheduler
-
-
-@contextlib.asynccontextmanager
 async def _worker(order: Mapping[str, Any], host: str) -> AsyncIterator[Any]:
+    from dask.system import CPU_COUNT
     from distributed import Nanny
 
     nanny = await Nanny(
         order["scheduler"],
-        nthreads=order.get("threads"),
+        nthreads=order.get("threads") or max(1, CPU_COUNT // order["count"]),
         memory_limit=order.get("memory") or "auto",
         security=_security(order),
         host=host,

@@ -65,17 +65,20 @@ class Member:
         ClusterError
             It ended, or is not ready at that time (monotonic).
         """
-        try:
-            line = self._answers.get(timeout=max(0.0, until - time.monotonic()))
-        except queue.Empty:
-            raise ClusterError(f"{self.where}: nothing was ready in time. {self._words()}") from None
-        try:
-            answer = json.loads(line)
-        except ValueError:
-            answer = {"error": line.strip() or f"it ended with code {self._code()}"}
-        if not isinstance(answer, dict) or "error" in answer:
-            reason = answer["error"] if isinstance(answer, dict) else line
-            raise ClusterError(f"{self.where}: {reason}. {self._words()}")
+        while True:
+            try:
+                line = self._answers.get(timeout=max(0.0, until - time.monotonic()))
+            except queue.Empty:
+                raise ClusterError(f"{self.where}: nothing was ready in time. {self._words()}") from None
+            answer = _answer_in(line)
+            if answer is not None:
+                break
+            if not line:
+                answer = {"error": f"it ended with code {self._code()}"}
+                break
+            self._said.append(line.rstrip())  # what a login on that host says to everybody
+        if "error" in answer:
+            raise ClusterError(f"{self.where}: {answer['error']}. {self._words()}")
         return answer
 
     def end(self) -> None:
@@ -123,6 +126,14 @@ class Member:
     def _words(self) -> str:
         self._readers[1].join(0.5)
         return "It said:\n" + "\n".join(self._said) if self._said else "It said nothing"
+
+
+def _answer_in(line: str) -> dict[str, Any] | None:
+    with contextlib.suppress(ValueError):
+        found = json.loads(line)
+        if isinstance(found, dict) and "dcompute" in found:
+            return found
+    return None
 
 
 class Members:

@@ -18,6 +18,7 @@ from dcompute.secrecy import shown_value
 KINDS = {
     "local": "dcompute.clusters.local",
     "address": "dcompute.clusters.address",
+    "ssh": "dcompute.clusters.ssh",
     "call": "dcompute.clusters.call",
     "slurm": "dcompute.clusters.slurm",
 }
