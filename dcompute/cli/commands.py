@@ -62,10 +62,10 @@ def workload_of(given: dict[str, Any]) -> Any:
     """
     import dcompute as dc
 
-    more = {name: given[name] for name in ("stdout", "shell", "grace") if given[name] != MORE[name]}
-    codes = {name: _codes(name, given[name]) for name in ("ok_codes", "retry_codes") if given[name] is not None}
+    more: dict[str, Any] = {name: given[name] for name in ("stdout", "shell", "grace") if given[name] != MORE[name]}
+    more |= {name: _codes(name, given[name]) for name in ("ok_codes", "retry_codes") if given[name] is not None}
     outputs = unique(given["outputs"], "--output") or None
-    return dc.command(given["target"], outputs=outputs, progress=given["command_progress"], **codes, **more)
+    return dc.command(given["target"], outputs=outputs, progress=given["command_progress"], **more)
 
 
 def refuse_alone(given: dict[str, Any]) -> None:
