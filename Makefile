@@ -52,6 +52,7 @@ test-browser: ## the HTML report in a real browser; screenshots in build/screens
 
 test-slurm: ## runs on a real Slurm, whose jobs, nodes and controller are killed; installs it
 	@./scripts/test-slurm
+
 test-commands: ## external programs: clips transcoded by a real ffmpeg, killed in the middle; installs it
 	@./scripts/test-commands
 
