@@ -2,7 +2,8 @@
 # Every target does its own set-up: nothing has to be installed or activated first.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint unit component integration acceptance chaos etl bench test-oldest test-stores test-hosts test-browser test-slurm picture clean
+.PHONY: help setup demo test lint unit component integration acceptance chaos etl bench
+.PHONY: test-oldest test-stores test-hosts test-browser test-slurm test-commands picture clean
 
 help: ## this list
 	@echo "make TARGET, with no set-up before:"
@@ -55,6 +56,9 @@ test-browser: ## the HTML report in a real browser; screenshots in build/screens
 
 test-slurm: ## runs on a real Slurm, whose jobs, nodes and controller are killed; installs it
 	@./scripts/test-slurm
+
+test-commands: ## external programs: clips transcoded by a real ffmpeg, killed in the middle; installs it
+	@./scripts/test-commands
 
 picture: ## render docs/demo.svg from a real run of the demo
 	@./scripts/picture

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dcompute.cli import exits, inputs, target
+from dcompute.cli import commands, exits, inputs, target
 from dcompute.cli.options import Amount, Assigned, BatchSize, Headed, Limit, Names, in_options, option, unique
 from dcompute.cli.scheduler import client_of
 from dcompute.cli.tables import to_json
@@ -46,6 +46,7 @@ class RunCommand(Headed):
 @click.argument("target")
 @click.argument("inputs", nargs=-1, required=True)
 @click.argument("dataset")
+@commands.command_options(_WORK)
 @option(_WORK, "--set", "params", type=Assigned(), multiple=True, help="Keyword argument for every item; JSON, else text. Repeatable.")
 @option(_WORK, "--key", metavar="COLUMN", help="Column of the table that identifies an item.")
 @option(_WORK, "--rows/--files", "rows", default=None, help="Is a single CSV or Parquet file a table of items (default), or one item?")
@@ -98,7 +99,8 @@ def run(ctx: click.Context, /, **given: Any) -> None:
     The same line again goes on: items that succeeded are skipped.
 
     \b
-    TARGET   pkg.module:name or file.py:name: a function, a class or a workload
+    TARGET   pkg.module:name or file.py:name: a function, a class or a workload;
+             with --command a program with its arguments
     INPUTS   one or more of
                paths, globs and URLs     an item a file: 'raw/*.csv' 's3://raw/**/*.nc'
                a CSV or Parquet file     an item a row; columns are keyword arguments
@@ -114,6 +116,7 @@ def run(ctx: click.Context, /, **given: Any) -> None:
       dcompute run flux.py:flux 'raw/*.csv' out/flux -n                       what would be done
       dcompute run flux.py:flux 'raw/*.csv' out/flux --retry-failed=timeout --timeout 1h
       dcompute run flux.py:flux 's3://raw/*.csv' s3://lab/flux --scheduler tcp://head:8786
+      dcompute run --command 'sort -n {input} -o {output}' --output 'sorted/{stem}.txt' 'raw/*.txt' out/sorted
     """
     import dcompute as dc
 
@@ -135,7 +138,11 @@ def run(ctx: click.Context, /, **given: Any) -> None:
 
 def order_of(given: dict[str, Any]) -> Order:
     """What the options ask for."""
-    workload = target.load(given["target"])
+    if given["command"]:
+        workload = commands.workload_of(given)
+    else:
+        commands.refuse_alone(given)
+        workload = target.load(given["target"])
     wanted = {name: given[name] for name in REQUIREMENTS if given[name] is not None}
     if given["resources"]:
         wanted["resources"] = unique(given["resources"], "--resource")
