@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from dcompute.answer import COMMON, Answers, answer_of, check_answer
 from dcompute.dataset.parts import mark_name
-from dcompute.errors import ClusterError, DcomputeError, ResourceError, RunCancelled, StoreError
+from dcompute.errors import ClusterError, DcomputeError, RunCancelled, StoreError
+from dcompute.gaps import Gaps
 from dcompute.graph import probe_task
 from dcompute.newcomers import Newcomers
 from dcompute.records import Receipt, Request
@@ -23,8 +24,12 @@ if TYPE_CHECKING:
 
 #: A probe waits for a free thread of its worker, which others may hold; who has answered by then (seconds) is enough to begin with.
 PROBE_SECONDS = 60.0
+#: Beside other runs a thread may be free only when their batches end: who has answered by then (seconds), one at least, is enough.
+BESIDE_SECONDS = 5.0
 #: How often (seconds) the scheduler is asked whether a worker that does not answer is still there.
 GONE_SECONDS = 1.0
+#: Seconds between two looks for a worker that a run waits for.
+WAIT_SECONDS = 0.5
 #: Seconds for which a run waits for other workers, when all that are there cannot do the work.
 REFUSED_SECONDS = 60.0
 
@@ -37,6 +42,9 @@ class Placing:
         self._connection = connection
         self._assignment = assignment
         self._offers: dict[str, WorkerOffer] = {}
+        self.present: Mapping[str, WorkerOffer] = {}  #: all workers
+        self.beside: Callable[[], bool] = lambda: False  #: whether other runs are at work there
+        self.limit: Callable[[Capacity], Capacity] | None = None  #: what other runs leave of what the cluster offers
         self._trusted: set[str] = set()  #: workers whose files this driver has found
         self._admitted: set[str] = set()  #: the first workers, and those that came later and have answered well
         self._outside: Set[str] = frozenset()  #: workers that are there and get no batches: they have not answered yet, or are refused
@@ -50,7 +58,7 @@ class Placing:
 
     def refresh(self) -> bool:
         """Look again at what workers offer, and at what those answered that came in mid-run; whether it changed."""
-        present = self._connection.offers()
+        present = self.present = self._connection.offers()
         if self._newcomers is not None:
             self._look_at_newcomers(self._newcomers, present)
         offers = {address: offer for address, offer in present.items() if self._newcomers is None or address in self._admitted}
@@ -96,7 +104,7 @@ class Placing:
     def capacity(self, classes: Iterable[Request]) -> Capacity:
         """What the cluster offers to these classes."""
         offers, classes = list(self._offers.values()), list(classes)
-        return Capacity(
+        full = Capacity(
             slots={request: {offer.address: slots(request, offer, offers) for offer in offers} for request in classes},
             target=self._target(),
             largest_memory=max((memory_share(offer, whole=True) for offer in offers), default=None),
@@ -104,6 +112,12 @@ class Placing:
             counted=frozenset(request for request in classes if is_counted(request, offers)),
             outsiders=bool(self._outside),
         )
+        return full if self.limit is None else self.limit(full)
+
+    @property
+    def shunned(self) -> Set[str]:
+        """Workers that are there and get no batches."""
+        return self._outside
 
     def _target(self) -> int | None:
         """Batches in flight that an adaptive cluster must see to grow as far as it may: one for each slot it would then have."""
@@ -135,17 +149,36 @@ class Placing:
             return None
         return tuple(address for address in self._offers if address not in send.avoid) or None
 
-    def refuse_impossible(self, request: Request) -> None:
-        """Refuse what no present worker can do; a cluster without workers may still get some.
+    def gap(self, request: Request) -> str:
+        """Why no worker that is there can execute a class; "" where one can."""
+        offers = list(self._offers.values())
+        return explain_gap(request, offers) if offers else "no worker is there"
+
+    def await_worker(self, request: Request, patience: float | None, *, said: Callable[[str], None]) -> None:
+        """Return when a worker is there that can execute a class. A cluster without workers may still get some, where nothing is said.
+
+        Parameters
+        ----------
+        request
+            The class.
+        patience
+            Seconds to wait for one; None: what the workers that are there cannot do is an error at once.
+        said
+            Called now and then with what is waited for, at last with ""; raises where the run is to end.
 
         Raises
         ------
         ResourceError
             Which names the gap.
         """
-        offers = list(self._offers.values())
-        if offers and not any(slots(request, offer, offers) for offer in offers):
-            raise ResourceError(explain_gap(request, offers))
+        gaps = Gaps(patience, self._assignment.again)
+        while (self._offers or patience is not None) and (text := gaps.must_wait(request, self.gap(request), time.monotonic())):
+            said(text)
+            if self._connection.lost:
+                raise ClusterError(f"the scheduler at {self.address} is gone: start a cluster and {self._assignment.again}")
+            time.sleep(WAIT_SECONDS)
+            self.refresh()
+        said("")
 
     def aside(self, request: Request) -> str:
         """Which workers take no part because they do not declare what others do; "" where all do."""
@@ -172,23 +205,24 @@ class Placing:
         WorkloadError
             A workload that a worker cannot import.
         """
-        until = time.monotonic() + PROBE_SECONDS
+        began = time.monotonic()
         rounds = 0
-        answers = self._ask(store, rounds, until, cancelled)
-        while answers and not any(answers.values()) and time.monotonic() < until:
+        answers = self._ask(store, rounds, began, cancelled)
+        while answers and not any(answers.values()) and (self.beside() or time.monotonic() < began + PROBE_SECONDS):
             # All who were asked are gone; who came in their place is asked too.
             self.refresh()
             rounds += 1
-            answers = self._ask(store, rounds, until, cancelled)
+            answers = self._ask(store, rounds, began, cancelled)
         if answers and not any(answers.values()):
             raise ClusterError(
                 f"none of the {len(answers)} workers of {self.address} answered within {PROBE_SECONDS:.0f} s: they are busy with other "
                 f"work, or cut off. Free some, and {self._assignment.again}"
             )
-        self._admitted.update(self._offers)
+        # where other runs hold slots, who has not answered comes later, as a newcomer does
+        self._admitted.update(address for address in self._offers if not self.beside() or answers.get(address) is not None)
         self._newcomers = Newcomers(self._connection, self._assignment, store, answers=self._answers, told=told)
 
-    def _ask(self, store: Store, rounds: int, until: float, cancelled: Callable[[], str | None]) -> dict[str, dict[str, Any] | None]:
+    def _ask(self, store: Store, rounds: int, began: float, cancelled: Callable[[], str | None]) -> dict[str, dict[str, Any] | None]:
         token = self._assignment.spec.run
         futures = {
             address: self._connection.compute(
@@ -196,15 +230,24 @@ class Placing:
             )
             for number, address in enumerate(self._offers)
         }
+
+        def is_enough() -> bool:
+            waited = time.monotonic() - began
+            if self.beside():
+                return waited > BESIDE_SECONDS and any(future.done() for future in futures.values())
+            return waited > PROBE_SECONDS
+
         try:
-            answers = {address: self._answer(address, future, until, cancelled) for address, future in futures.items()}
+            answers = {address: self._answer(address, future, is_enough, cancelled) for address, future in futures.items()}
             self._judge(answers, store)
         finally:
             for future in futures.values():
                 future.release()
         return answers
 
-    def _answer(self, address: str, future: Any, until: float, cancelled: Callable[[], str | None]) -> dict[str, Any] | None:
+    def _answer(
+        self, address: str, future: Any, is_enough: Callable[[], bool], cancelled: Callable[[], str | None]
+    ) -> dict[str, Any] | None:
         """What a worker says; None where it is gone or says nothing in time."""
         look_at = time.monotonic() + GONE_SECONDS
         while not future.done():
@@ -214,7 +257,7 @@ class Placing:
             if self._connection.lost:
                 raise ClusterError(f"the scheduler at {self.address} is gone: start a cluster and {self._assignment.again}")
             # The task of a worker that is gone may run nowhere else, and would wait for ever.
-            if time.monotonic() > until:
+            if is_enough():
                 return None
             if time.monotonic() > look_at:
                 if address not in self._connection.offers():
