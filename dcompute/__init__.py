@@ -6,6 +6,7 @@ The way of the data, and the modules in its order::
 
     errors, records, config                    the words that every stage shares
     workload, resources, retry, code           what to do: no cluster, no clock
+    priority, quotas, affinity                 what goes first, how much at once, and where
     program, commands                          an external program as a workload
     checks                                     what must be true of rows and of inputs
     keys, inputs, upstream, index, plan, cost  what to do it to, what is left to do, and what it costs
@@ -30,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 from dcompute.workload import Workload, workload
 
 if TYPE_CHECKING:
+    from dcompute.affinity import apart, off, on, together
     from dcompute.clusters import cluster
     from dcompute.commands import command
     from dcompute.dataset import Dataset, open
@@ -51,6 +53,7 @@ _HOMES = {
     "Retry": "dcompute.retry",
     "Rule": "dcompute.retry",
     "Run": "dcompute.run",
+    "apart": "dcompute.affinity",
     "cluster": "dcompute.clusters",
     "command": "dcompute.commands",
     "current": "dcompute.worker.context",
@@ -58,10 +61,13 @@ _HOMES = {
     "files": "dcompute.inputs",
     "grid": "dcompute.inputs",
     "map": "dcompute.run",
+    "off": "dcompute.affinity",
+    "on": "dcompute.affinity",
     "open": "dcompute.dataset",
     "preview": "dcompute.run",
     "process": "dcompute.worker.commands",
     "rows": "dcompute.upstream",
+    "together": "dcompute.affinity",
 }
 
 __all__ = [
@@ -71,6 +77,7 @@ __all__ = [
     "Rule",
     "Run",
     "Workload",
+    "apart",
     "cluster",
     "command",
     "current",
@@ -78,10 +85,13 @@ __all__ = [
     "files",
     "grid",
     "map",
+    "off",
+    "on",
     "open",
     "preview",
     "process",
     "rows",
+    "together",
     "workload",
 ]
 

@@ -18,9 +18,10 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from dcompute.affinity import affinities_of, missing, permits
 from dcompute.errors import UsageError, WorkloadError
 from dcompute.priority import parse_priority
-from dcompute.records import Request
+from dcompute.records import Affinity, Request
 
 if TYPE_CHECKING:
     from dcompute.checks.forms import Check
@@ -71,6 +72,8 @@ def slots(request: Request, offer: WorkerOffer, offers: Iterable[WorkerOffer]) -
 
 
 def _slots(request: Request, offer: WorkerOffer, declared: frozenset[str], without: frozenset[str] = frozenset()) -> int:
+    if request.affinity and not permits(request.affinity, offer.host, offer.labels):
+        return 0
     # a task takes a thread whatever it asks for
     fits = [float(offer.nthreads)]
     for name, need in _needs(request).items():
@@ -168,6 +171,9 @@ def explain_gap(request: Request, offers: Iterable[WorkerOffer]) -> str:
     declared = declared_names(offers)
     if not offers or any(_slots(request, offer, declared) for offer in offers):
         return ""
+    wrong = missing(request.affinity, ((offer.host, offer.labels) for offer in offers))
+    if wrong:
+        return f"{'; '.join(wrong)}. Start workers with such labels, or use hard=False"
     gaps = [gap for name, need in _needs(request).items() if (gap := _gap(name, need, offers))]
     if gaps:
         return f"{'; '.join(gaps)}. {_advice(request, declared)}"
@@ -303,6 +309,7 @@ class Requirements:
     retries: int | Retry | None = None  #: more attempts, or a policy; None: by kind of failure
     priority: int = 0  #: higher goes first; names are numbers here
     uses: tuple[tuple[str, float], ...] = ()  #: of named limits, sorted by name
+    affinity: tuple[Affinity, ...] = ()  #: where items may go
     isolation: str = "process"  #: or "thread"
     version: str | None = None  #: a change of it redoes finished items; "code": the code's own digest
     schema: Any = None  #: of the results; None: it grows
@@ -495,6 +502,7 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "timeout": _timeout,
     "retries": _retries,
     "priority": _priority,
+    "affinity": affinities_of,
     "uses": _amounts("uses", {"licence": 1}),
     "isolation": _isolation,
     "checks": _checks,

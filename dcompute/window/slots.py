@@ -6,7 +6,7 @@ that it started. A batch of a class that could run ``n`` times on a worker takes
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from dcompute.records import Receipt, Request
 from dcompute.window.instructions import Try
@@ -196,9 +196,11 @@ class Slots:
             worker = next((worker for worker in self._with_room(request, 2.0, self._half) if worker != shun), None)
         return worker
 
-    def idle(self, request: Request) -> Iterator[str]:
-        """Workers on which a slot of a class stands idle."""
-        return self._with_room(request, 1.0, self._free)
+    def idle(self, request: Request, deep: bool = False) -> Iterator[str]:
+        """Workers on which a slot of a class stands idle, then those that have room for a second one."""
+        yield from self._with_room(request, 1.0, self._free)
+        if deep:
+            yield from self._with_room(request, 2.0, self._half)
 
     def _with_room(self, request: Request, limit: float, candidates: Iterable[str]) -> Iterator[str]:
         there = self.slots.get(request, {})
@@ -207,22 +209,26 @@ class Slots:
             if count and self._load[worker] + 1 / count <= limit + _EPS and self._open_to(worker, request):
                 yield worker
 
-    def empty(self, request: Request) -> str | None:
+    def empty(self, request: Request, permitted: Callable[[str], bool]) -> str | None:
         """A worker that serves a class and has nothing of ours, for an item that runs alone; those kept for it come first."""
         there = self.slots.get(request, {})
         free = [worker for worker in self._free if not self._on[worker] and there.get(worker, 0)]
-        free = [worker for worker in free if self.kept.get(worker, None) is None]
+        free = [worker for worker in free if self.kept.get(worker, None) is None and permitted(worker)]
         return min(free, key=lambda worker: worker not in self.kept, default=None)
 
-    def keep(self, request: Request, alone: bool, first: Iterable[Request] = ()) -> bool:
+    def keep(self, request: Request, alone: bool, first: Iterable[Request], permitted: Callable[[str], bool]) -> bool:
         """Keep the least busy worker that serves a class free for it, and none of these classes that go first; False: none is left."""
         before = [self.slots.get(other, {}) for other in first]
         candidates = [worker for worker in self.serving(request) if worker not in self.kept]
-        candidates = [worker for worker in candidates if not any(there.get(worker, 0) for there in before)]
+        candidates = [worker for worker in candidates if permitted(worker) and not any(there.get(worker, 0) for there in before)]
         if not candidates:
             return False
         self.kept[min(candidates, key=lambda worker: (len(self._on[worker]), self._load[worker]))] = None if alone else request
         return True
+
+    def on(self, worker: str) -> Iterable[Batch]:
+        """What is in flight on a worker."""
+        return self._on.get(worker, ())
 
     def runs_alone(self, worker: str) -> bool:
         """Whether an item runs alone on a worker now."""
