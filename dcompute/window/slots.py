@@ -86,6 +86,8 @@ class Slots:
     def __init__(self) -> None:
         self.slots: Mapping[Request, Mapping[str, int]] = {}
         self.total: dict[Request, int] = {}
+        self._serving: dict[Request, list[str]] = {}
+        self._names: dict[Request, frozenset[str]] = {}  #: the same, to be compared
         self.target = 0
         self.most: int | None = None  #: batches in flight at once; None: as many as there is room for
         self.count = 0  #: batches in flight, twins included
@@ -107,6 +109,8 @@ class Slots:
         """Take over new numbers and put all batches in flight down again."""
         self.slots, self.target = slots, target or 0
         self.total = {request: sum(there.values()) for request, there in slots.items()}
+        self._serving = {request: [worker for worker, count in there.items() if count > 0] for request, there in slots.items()}
+        self._names = {request: frozenset(workers) for request, workers in self._serving.items()}
         names = {worker: None for there in slots.values() for worker, count in there.items() if count > 0}
         self.kept = {worker: why for worker, why in self.kept.items() if worker in names}
         self._load = dict.fromkeys(names, 0.0)
@@ -169,14 +173,12 @@ class Slots:
 
     def serving(self, request: Request) -> list[str]:
         """Workers that serve a class."""
-        return [worker for worker, count in self.slots.get(request, {}).items() if count > 0]
+        return self._serving.get(request, [])
 
     def shared(self, request: Request, others: Iterable[Request]) -> bool:
         """Whether a worker that serves a class serves another of these too."""
-        mine = self.slots.get(request, {})
-        return any(
-            mine.get(worker, 0) and count for other in others if other != request for worker, count in self.slots.get(other, {}).items()
-        )
+        mine = self._names.get(request, frozenset())
+        return any(not mine.isdisjoint(self._names.get(other, ())) for other in others if other != request)
 
     @property
     def full(self) -> bool:
@@ -218,9 +220,8 @@ class Slots:
 
     def keep(self, request: Request, alone: bool, first: Iterable[Request], permitted: Callable[[str], bool]) -> bool:
         """Keep the least busy worker that serves a class free for it, and none of these classes that go first; False: none is left."""
-        before = [self.slots.get(other, {}) for other in first]
-        candidates = [worker for worker in self.serving(request) if worker not in self.kept]
-        candidates = [worker for worker in candidates if permitted(worker) and not any(there.get(worker, 0) for there in before)]
+        left = self._names.get(request, frozenset()).difference(self.kept, *(self._names.get(other, ()) for other in first))
+        candidates = [worker for worker in self.serving(request) if worker in left and permitted(worker)] if left else []
         if not candidates:
             return False
         self.kept[min(candidates, key=lambda worker: (len(self._on[worker]), self._load[worker]))] = None if alone else request
