@@ -5,7 +5,8 @@ The way of the data, and the modules in its order::
     inputs -> plan -> window -> graph -> scheduler -> worker -> child -> parts -> receipt -> log -> results
 
     errors, records, config                    the words that every stage shares
-    workload, resources, retry, code           what to do: no cluster, no clock
+    workload, requirements, resources, retry   what to do: no cluster, no clock
+    code                                       how it travels, and when it has changed
     priority, quotas, affinity                 what goes first, how much at once, and where
     program, commands                          an external program as a workload
     checks                                     what must be true of rows and of inputs

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from dcompute.errors import WorkloadError
 from dcompute.program import Program
 from dcompute.records import Affinity, Request
-from dcompute.resources import Requirements, format_bytes
+from dcompute.requirements import Requirements
+from dcompute.resources import format_bytes
 
 if TYPE_CHECKING:
     from dcompute.checks.forms import Check
