@@ -5,7 +5,9 @@ The way of the data, and the modules in its order::
     inputs -> plan -> window -> graph -> scheduler -> worker -> child -> parts -> receipt -> log -> results
 
     errors, records, config                    the words that every stage shares
-    workload, resources, retry, code           what to do: no cluster, no clock
+    workload, requirements, resources, retry   what to do: no cluster, no clock
+    code                                       how it travels, and when it has changed
+    priority, quotas, affinity                 what goes first, how much at once, and where
     program, commands                          an external program as a workload
     checks                                     what must be true of rows and of inputs
     keys, inputs, upstream, index, plan, cost  what to do it to, what is left to do, and what it costs
@@ -30,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 from dcompute.workload import Workload, workload
 
 if TYPE_CHECKING:
+    from dcompute.affinity import apart, off, on, together
     from dcompute.clusters import cluster
     from dcompute.commands import command
     from dcompute.dataset import Dataset, open
@@ -51,6 +54,7 @@ _HOMES = {
     "Retry": "dcompute.retry",
     "Rule": "dcompute.retry",
     "Run": "dcompute.run",
+    "apart": "dcompute.affinity",
     "cluster": "dcompute.clusters",
     "command": "dcompute.commands",
     "current": "dcompute.worker.context",
@@ -58,10 +62,13 @@ _HOMES = {
     "files": "dcompute.inputs",
     "grid": "dcompute.inputs",
     "map": "dcompute.run",
+    "off": "dcompute.affinity",
+    "on": "dcompute.affinity",
     "open": "dcompute.dataset",
     "preview": "dcompute.run",
     "process": "dcompute.worker.commands",
     "rows": "dcompute.upstream",
+    "together": "dcompute.affinity",
 }
 
 __all__ = [
@@ -71,6 +78,7 @@ __all__ = [
     "Rule",
     "Run",
     "Workload",
+    "apart",
     "cluster",
     "command",
     "current",
@@ -78,10 +86,13 @@ __all__ = [
     "files",
     "grid",
     "map",
+    "off",
+    "on",
     "open",
     "preview",
     "process",
     "rows",
+    "together",
     "workload",
 ]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from dcompute.errors import UsageError, WorkloadError
 from dcompute.program import GRACE, Declared, Program, is_elsewhere, program_of
-from dcompute.resources import Requirements
+from dcompute.requirements import Requirements
 from dcompute.worker.commands import Command
 from dcompute.worker.produced import checked_name
 from dcompute.workload import Workload

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from dcompute.affinity import grouped
 from dcompute.errors import DcomputeError, InputError
 from dcompute.outlook import end_plan, plan_of
 from dcompute.records import Item, ItemKey
@@ -51,6 +52,7 @@ class Intake:
         self, assignment: Assignment, writer: Writer, *, offered: Callable[[Offered], None], failed: Callable[[DcomputeError], None]
     ) -> None:
         self._source = assignment.source
+        self._affinity = assignment.request.affinity
         self._offered = offered
         self._failed = failed
         self._buffer: deque[Item] = deque()
@@ -133,7 +135,7 @@ class Intake:
         """Sift what has been iterated; whether nothing comes after it."""
         try:
             chunk, last = self._next_chunk()
-            self._todo.extend(self.plan.sift(chunk, self._reader.rows))
+            self._todo.extend(grouped(self._affinity, self.plan.sift(chunk, self._reader.rows)))
             if last and self._is_whole and not self.is_read:
                 end_plan(self.plan, self._source, self._reader)
                 self.is_read = True

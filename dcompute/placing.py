@@ -111,6 +111,8 @@ class Placing:
             share=max((self._share(offer) for offer in offers), default=None),
             counted=frozenset(request for request in classes if is_counted(request, offers)),
             outsiders=bool(self._outside),
+            hosts={offer.address: offer.host for offer in offers if offer.host},
+            labels={offer.address: offer.labels for offer in offers if offer.labels},
         )
         return full if self.limit is None else self.limit(full)
 

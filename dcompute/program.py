@@ -19,7 +19,7 @@ from dcompute.errors import WorkloadError
 from dcompute.resources import parse_seconds
 
 if TYPE_CHECKING:
-    from dcompute.resources import Requirements
+    from dcompute.requirements import Requirements
 
 #: Placeholders that every command has; of the last two one value is said in brackets.
 NAMES = ("input", "key", "stem", "suffix", "scratch", "params")

@@ -55,6 +55,17 @@ class Item(NamedTuple):
     position: int  #: place in the inputs, from 0
     size: int  #: about how many bytes its value takes when pickled
     replaces: bool = False  #: an earlier outcome of it counts, and is hidden when the first new attempt is added
+    groups: tuple[Any, ...] = ()  #: by what it belongs together with others, or keeps apart; in the driver only
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Affinity:
+    """Where items of a class may go: one rule."""
+
+    kind: str  #: "on" or "off" workers with labels, "together" with or "apart" from items with the same value
+    hard: bool = True  #: False: where there is a choice
+    labels: tuple[tuple[str, tuple[str, ...]], ...] = ()  #: each with the texts of which one will do, sorted by name
+    by: Any = None  #: a function of the input, or a column; None: all items have the same value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +78,7 @@ class Request:
     resources: tuple[tuple[str, float], ...] = ()  #: named resources, sorted by name
     priority: int = 0  #: higher goes first
     uses: tuple[tuple[str, float], ...] = ()  #: of named limits, sorted by name: held by a batch, or taken by an item
+    affinity: tuple[Affinity, ...] = ()  #: where they may go
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,15 +6,16 @@ import difflib
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from dcompute.errors import WorkloadError
 from dcompute.program import Program
-from dcompute.records import Request
-from dcompute.resources import Requirements, format_bytes
+from dcompute.records import Affinity, Request
+from dcompute.requirements import Requirements
+from dcompute.resources import format_bytes
 
 if TYPE_CHECKING:
     from dcompute.checks.forms import Check
@@ -85,6 +86,7 @@ class Workload:
             resources=needs.resources,
             priority=needs.priority,
             uses=needs.uses,
+            affinity=needs.affinity,
         )
 
     def retry_policy(self) -> Retry:
@@ -261,6 +263,7 @@ def workload(
     retries: int | Retry | None = None,
     priority: int | str = 0,
     uses: Mapping[str, float] | None = None,
+    affinity: Affinity | Sequence[Affinity] | None = None,
     isolation: Literal["process", "thread"] = "process",
     version: str | None = None,
     schema: Any = None,
@@ -294,6 +297,8 @@ def workload(function: Callable[..., Any] | None = None, /, **requirements: Any)
         Higher goes first: a number, or one of ``"urgent"`` (20), ``"high"`` (10), ``"normal"`` (0) and ``"low"`` (-10).
     uses
         What one item uses of named limits, as ``{"licence": 1, "api": 2}``: a run says how much there is of each.
+    affinity
+        Where items may go: :func:`~dcompute.on`, :func:`~dcompute.off`, :func:`~dcompute.together`, :func:`~dcompute.apart`.
     isolation
         ``"process"``: a supervised child process. ``"thread"``: the worker's own thread, with neither timeout nor memory limit; what is
         printed is not recorded, and what an item changes in its process stays.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from dcompute.records import Failure, ItemKey, Request
 from dcompute.retry import Retry
 from dcompute.window.instructions import Drop, End, Instruction, LookForMark, Notice, Try
 from dcompute.window.limits import Pause, too_many
+from dcompute.window.places import Places
 from dcompute.window.queues import Queues
 from dcompute.window.quotas import Quotas
 from dcompute.window.settings import Counts, WindowConfig
@@ -27,8 +28,9 @@ class Core:
         self.rng = rng
         self.now = 0.0
         self.began: float | None = None  #: when the first batch went out
-        self.queues = Queues(config)
         self.slots = Slots()
+        self.places = Places(config.request, self.slots)
+        self.queues = Queues(config, self.places)
         self.quotas = Quotas(config.limits, self.slots.flying)
         self.pause = Pause(config)
         self.batches: dict[int, Batch] = {}  #: all that may still be heard of
@@ -41,8 +43,6 @@ class Core:
         self.counted: frozenset[Request] = frozenset()  #: classes whose slots nobody but this window holds
         self.outsiders = False  #: workers are there that must not get a batch
         self.raised = 0  #: by how much the priority of the run has been changed
-        self.hosts: Mapping[str, str] = {}
-        self.labels: Mapping[str, Mapping[str, str]] = {}
         self.exhausted = False
         self.remaining: int | None = None
         self.asked_at: float | None = None
@@ -96,6 +96,14 @@ class Core:
         elif batch.where == "waiting":
             self.queues.withdraw(batch)
         batch.where = "landed"
+
+    def place(self, batch: Batch, worker: str) -> None:
+        """What belongs to the items of a batch follows them to a worker."""
+        moved = self.places.put(batch, worker)
+        if moved:
+            for found in self.queues.classes.values():
+                if found.lines is not None:
+                    found.lines.moved(moved)
 
     def unpair(self, batch: Batch) -> None:
         """The twin of a batch, where it has one, is no longer in flight."""

@@ -134,6 +134,7 @@ class Explainer:
 _PLAIN: Mapping[Why, str] = {
     Why.UNMEASURED: "what the cluster offers it is looked up",
     Why.ALONE: "items that run alone wait for a worker that has nothing else of this run",
+    Why.AFFINITY: "there are idle slots, and none where its affinity lets it go",
     Why.SHRUNK: "workers left, and more is in flight than those that are there have room for",
     Why.PROBING: "the first items are on their way to be measured",
     Why.FILLING: "a batch that is not full waits a moment for more items",

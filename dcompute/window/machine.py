@@ -188,6 +188,8 @@ class Window:
         if batch is None or task is None:
             return
         self._core.slots.started(task, event.worker)
+        if not batch.allowed and batch.worker is not None:
+            self._core.place(batch, batch.worker)
         task.since = self._core.now
         if batch.alone and batch.alone_on is None and batch.worker is not None:
             # It went out where there was no slot at all; now that there is one, nothing joins it.
@@ -197,8 +199,7 @@ class Window:
     def _capacity(self, event: Capacity) -> None:
         core = self._core
         core.largest_memory, core.share, core.counted = event.largest_memory, event.share, event.counted
-        core.outsiders, core.hosts, core.labels = event.outsiders, event.hosts, event.labels
-        core.slots.most = event.most
+        core.outsiders, core.slots.most = event.outsiders, event.most
         present = {worker for there in event.slots.values() for worker, count in there.items() if count > 0}
         self._twins.moved(present)
         for batch in [batch for batch in core.out.values() if batch.allowed and present.isdisjoint(batch.allowed)]:
@@ -208,12 +209,18 @@ class Window:
                 self._settler.lose(batch, Lost(batch.number, batch.worker))
             else:
                 core.wait(batch)
-        for batch in [batch for batch in core.out.values() if batch.alone and not batch.allowed and not batch.started]:
-            # It went out where there was no slot at all; where there is one now, it could not be kept alone.
+        hard = core.places.hard
+        for batch in [batch for batch in core.out.values() if (batch.alone or hard) and not batch.allowed and not batch.started]:
+            # It went out where there was no slot at all; where there is one now, it could not be kept alone, or from where it must not go.
             if any(event.slots.get(batch.request, {}).values()):
                 core.say(Drop(batch.number))
                 core.wait(batch)
         core.slots.update(event.slots or {request: {} for request in self.classes}, event.target, core.placed)
+        if core.config.request.affinity:
+            core.places.update(event.hosts, event.labels, present)
+            for found in core.queues.classes.values():
+                if found.lines is not None:
+                    found.lines.serve({core.places.host(worker) for worker in core.slots.serving(found.request)})
 
     def _amend(self, event: Event) -> list[Instruction]:
         """After the end: failures that come to light may make another end of one that was good."""

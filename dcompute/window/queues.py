@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import bisect
 import heapq
 import itertools
 from collections import deque
 from collections.abc import Sequence
 
-from dcompute.garbage import uncollected
 from dcompute.records import Item, Request
 from dcompute.window.instructions import Try
+from dcompute.window.lines import Line, Lines
+from dcompute.window.places import Places
 from dcompute.window.quotas import Lack
 from dcompute.window.settings import WindowConfig
 from dcompute.window.sizing import Sizes
@@ -26,12 +26,11 @@ class ItemClass:
     """
 
     __slots__ = (
-        "again",
         "alone",
         "first_sent",
-        "fresh",
-        "fresh_bytes",
         "lack",
+        "line",
+        "lines",
         "pieces",
         "request",
         "since",
@@ -41,7 +40,7 @@ class ItemClass:
         "why_alone",
     )
 
-    def __init__(self, request: Request, sizes: Sizes) -> None:
+    def __init__(self, request: Request, sizes: Sizes, places: Places) -> None:
         self.request = request
         self.sizes = sizes
         self.first_sent: float | None = None  #: when its first batch went out
@@ -51,20 +50,34 @@ class ItemClass:
         self.lack: Lack | None = None  #: of a named limit, where that is why
         self.waiting: deque[Batch] = deque()
         self.pieces: deque[tuple[Try, ...]] = deque()
-        self.again: deque[Try] = deque()
-        self.fresh: deque[Item] = deque()
-        self.fresh_bytes = 0
+        self.line = Line(request)
+        self.lines = Lines(request, places) if places.grouped else None
         self.alone: deque[Batch | Try] = deque()
 
     @property
     def ready(self) -> bool:
         """Whether anything but items that run alone waits for a slot."""
-        return bool(self.waiting or self.pieces or self.again or self.fresh)
+        return bool(self.waiting or self.pieces or self.loose)
 
     @property
     def loose(self) -> int:
         """Items that may be put together to batches."""
-        return len(self.again) + len(self.fresh)
+        return self.again + self.fresh
+
+    @property
+    def again(self) -> int:
+        """Those that were tried before."""
+        return len(self.line.again) if self.lines is None else self.lines.again
+
+    @property
+    def fresh(self) -> int:
+        """Those from the plan that were never sent."""
+        return len(self.line.fresh) if self.lines is None else self.lines.fresh
+
+    @property
+    def fresh_bytes(self) -> int:
+        """Bytes of these."""
+        return self.line.fresh_bytes if self.lines is None else self.lines.fresh_bytes
 
     @property
     def count(self) -> int:
@@ -74,42 +87,20 @@ class ItemClass:
 
     def offer(self, items: Sequence[Item]) -> None:
         """Take items from the plan."""
-        self.fresh.extend(items)
-        self.fresh_bytes += sum(item.size for item in items)
+        (self.line if self.lines is None else self.lines).offer(items)
 
-    def pack(self, count: int, max_bytes: int) -> list[Try]:
-        """Take at most so many items, together at most so many bytes; at least one."""
-        tries: list[Try] = []
-        room = max_bytes
-        again = self.again
-        while again and len(tries) < count:
-            room -= again[0].item.size
-            if room < 0 and tries:
-                return tries
-            tries.append(again.popleft())
-        tries += self._pack_fresh(count - len(tries), room, must=not tries)
-        return tries
-
-    def _pack_fresh(self, count: int, room: int, must: bool) -> list[Try]:
-        # Millions of items come this way: no work in a loop of its own that a built-in can do.
-        items = list(itertools.islice(self.fresh, count))
-        total = sum([item.size for item in items])
-        if total > room:
-            ends = list(itertools.accumulate(item.size for item in items))
-            fit = max(bisect.bisect_right(ends, room), 1 if must else 0)
-            items, total = items[:fit], ends[fit - 1] if fit else 0
-        self.fresh_bytes -= total
-        pop, request = self.fresh.popleft, self.request
-        for _ in items:
-            pop()
-        with uncollected():
-            return [Try(item, 1, request) for item in items]
+    def back(self, tried: Try) -> None:
+        """Put an item in line again."""
+        if self.lines is not None:
+            self.lines.back(tried)
+        else:
+            self.line.again.append(tried)
 
     def clear(self) -> None:
         """Forget all that waits."""
-        for queue in (self.waiting, self.pieces, self.again, self.fresh, self.alone):
+        for queue in (self.waiting, self.pieces, self.alone):
             queue.clear()
-        self.fresh_bytes = 0
+        (self.line if self.lines is None else self.lines).clear()
 
 
 class Later:
@@ -146,8 +137,9 @@ class Later:
 class Queues:
     """All classes of a run and what waits for a time."""
 
-    def __init__(self, config: WindowConfig) -> None:
+    def __init__(self, config: WindowConfig, places: Places) -> None:
         self._config = config
+        self._places = places
         self.classes: dict[Request, ItemClass] = {}
         self.later = Later()
 
@@ -156,7 +148,7 @@ class Queues:
         found = self.classes.get(request)
         if found is None:
             like = self.classes[parent].sizes if parent is not None and parent in self.classes else None
-            found = self.classes[request] = ItemClass(request, Sizes(self._config, like))
+            found = self.classes[request] = ItemClass(request, Sizes(self._config, like), self._places)
         return found
 
     def back(self, what: Try | Batch) -> None:
@@ -167,7 +159,7 @@ class Queues:
         elif isinstance(what, Batch):
             found.waiting.append(what)
         else:
-            found.again.append(what)
+            found.back(what)
 
     def withdraw(self, batch: Batch) -> None:
         """Take a batch that was to go out again out of its line."""
@@ -185,7 +177,7 @@ class Queues:
     @property
     def fresh(self) -> int:
         """Items from the plan that were never sent."""
-        return sum(len(found.fresh) for found in self.classes.values())
+        return sum(found.fresh for found in self.classes.values())
 
     @property
     def fresh_bytes(self) -> int:

@@ -6,8 +6,12 @@ batch of each class goes out, so that a cluster that scales from zero starts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
+from dcompute.affinity import permits
 from dcompute.records import Request
 from dcompute.window.core import Core
 from dcompute.window.instructions import Send, Try
@@ -16,6 +20,9 @@ from dcompute.window.queues import ItemClass
 from dcompute.window.slots import Batch
 from dcompute.window.taking import Taker
 from dcompute.window.waiting import Why, words
+
+#: Lost batches and pieces that are looked at for one worker at most.
+_LOOKED_AT = 32
 
 
 class Sender:
@@ -58,8 +65,7 @@ class Sender:
         self._before = []
         for level in self._order.levels(classes):
             for found in level:
-                while found.alone and self._send_alone(found):
-                    pass
+                self._send_alone_all(found)
             self._send_ready([found for found in level if found.ready])
             self._before += [found.request for found in level if found.ready and found.why in (Why.BUSY, Why.KEPT)]
 
@@ -79,7 +85,7 @@ class Sender:
                 del slots.kept[worker]
             elif why is None and not slots.runs_alone(worker):
                 alone -= 1
-                if alone < 0:
+                if alone < 0 or not self._wanted_alone(worker, classes):
                     del slots.kept[worker]
 
     def _send_ready(self, ready: list[ItemClass]) -> None:
@@ -114,19 +120,90 @@ class Sender:
         found.why = self._barred(found, size)
         if found.why is not None:
             return False
+        if request.affinity:
+            return self._send_placed(found, size)
         deep = self._deep(found)
         shun = found.waiting[0].lost_on if found.waiting else None
         worker = slots.find(request, deep, shun) or slots.find(request, deep)
         if worker is None and not self._beside(found):
-            found.why = Why.NO_WORKER if not slots.served(request) else Why.KEPT if slots.kept else Why.BUSY
+            found.why = self._no_room(found)
             return False
-        batch = self._next(found, size)
+        return self._go(found, self._next(found, size), worker or (slots.least(request) if core.outsiders else None))
+
+    def _no_room(self, found: ItemClass) -> Why:
+        slots = self._core.slots
+        return Why.NO_WORKER if not slots.served(found.request) else Why.KEPT if slots.kept else Why.BUSY
+
+    def _go(self, found: ItemClass, batch: Batch | None, worker: str | None) -> bool:
+        slots, request = self._core.slots, found.request
         if batch is None:
             self._vanished = True
             return True
         slots.kept = {there: why for there, why in slots.kept.items() if why != request}
-        self._send(batch, worker or (slots.least(request) if core.outsiders else None))
+        self._send(batch, worker)
         return True
+
+    # -- a batch that may not go anywhere --------------------------------------------------------------------------------------------
+
+    def _send_placed(self, found: ItemClass, size: int) -> bool:
+        """Send a batch to the first idle worker for which there is one by the rules of the class."""
+        core = self._core
+        slots, places = core.slots, core.places
+        hosts: set[str] = set()
+        workers = slots.idle(found.request, self._deep(found))
+        for worker in self._preferred(found.request, workers):
+            host = places.host(worker)
+            if host in hosts:
+                continue
+            hosts.add(host)
+            found_one, batch = self._next_on(found, size, worker, host)
+            if found_one:
+                return self._go(found, batch, worker)
+        if hosts:
+            found.why = Why.AFFINITY
+            slots.kept = {there: why for there, why in slots.kept.items() if why != found.request}
+            return False
+        if not self._beside(found):
+            found.why = self._no_room(found)
+            return False
+        # No worker is there at all: which host it will have is told when it starts.
+        found_one, batch = self._next_on(found, size, None, "")
+        return self._go(found, batch, None)
+
+    def _preferred(self, request: Request, workers: Iterable[str]) -> Iterable[str]:
+        """Workers with the labels that soft rules want come first."""
+        soft = [rule for rule in request.affinity if rule.labels and not rule.hard]
+        if not soft:
+            return workers
+        places = self._core.places
+        return sorted(workers, key=lambda worker: not permits(soft, places.host(worker), places.labels.get(worker, {}), hard=False))
+
+    def _next_on(self, found: ItemClass, size: int, worker: str | None, host: str) -> tuple[bool, Batch | None]:
+        """Whether something may go to a host, and the batch; None where a late mark settled all of it."""
+        core = self._core
+        lines = found.lines
+        if lines is None:
+            return True, self._next(found, size)
+        busy = core.places.busy(host)
+        lined_up: deque[Any] = found.waiting or found.pieces
+        for index, what in enumerate(itertools.islice(lined_up, _LOOKED_AT)):
+            its = what.tries if isinstance(what, Batch) else what
+            fits = worker is None or lines.permitted(its[0].item.groups, host, busy)
+            if fits and not (index and self._limited(found, self._new(its))):
+                lined_up.rotate(-index)
+                return True, self._next(found, size)
+        tries = lines.pack(host, busy, size, core.config.max_bytes)
+        return bool(tries), self._made(found, tries) if tries else None
+
+    def _may_go(self, found: ItemClass, what: Batch | Try) -> Callable[[str], bool]:
+        """Whether hard rules let something of a class go to a worker."""
+        lines, places = found.lines, self._core.places
+        if lines is None:
+            return anywhere
+        groups = (what.tries[0] if isinstance(what, Batch) else what).item.groups
+        return lambda worker: lines.permitted(groups, places.host(worker), places.busy(places.host(worker)))
+
+    # -- its content -----------------------------------------------------------------------------------------------------------------
 
     def _barred(self, found: ItemClass, size: int) -> Why | None:
         """Why nothing of a class may go out, wherever there is room; None where it may."""
@@ -173,7 +250,10 @@ class Sender:
         core = self._core
         if found.waiting:
             return self._worth(found.waiting.popleft())
-        tries: Sequence[Try] = found.pieces.popleft() if found.pieces else found.pack(size, core.config.max_bytes)
+        return self._made(found, found.pieces.popleft() if found.pieces else found.line.pack(size, core.config.max_bytes))
+
+    def _made(self, found: ItemClass, tries: Sequence[Try]) -> Batch | None:
+        core = self._core
         if core.fates:
             tries = [tried for tried in tries if not core.settled(tried)]
         return Batch(core.allot(), found.request, tuple(tries)) if tries else None
@@ -197,12 +277,15 @@ class Sender:
         batch.where, batch.untouched, batch.alone_on = "out", False, alone_on
         core.batches[batch.number] = core.out[batch.number] = batch
         core.slots.put(batch, worker)
+        if worker is not None:
+            core.place(batch, worker)
         if batch.request.uses:
             core.quotas.take(batch.request, self._new(batch.tries), core.now)
         priority, found.since = self._order.priority(found), core.now
         core.running += len(batch.tries)
         exclude = tuple(index for index, tried in enumerate(batch.tries) if core.settled(tried)) if core.fates else ()
-        only_on = worker if alone_on is None and (core.outsiders or batch.request in core.counted) else None
+        pinned = core.outsiders or batch.request in core.counted or bool(batch.request.affinity)
+        only_on = worker if alone_on is None and pinned else None
         avoid = () if alone_on or only_on else self._avoid(batch)
         one = alone_on or only_on
         batch.allowed = (one,) if one else self._allowed(batch, avoid)
@@ -242,15 +325,33 @@ class Sender:
         if not slots.served(request):
             if any(slots.total.values()):
                 self._core.notice(("no-worker", f"No worker has room for {words(request)}: such items wait until one does."), once=True)
-            return flying < max(1, slots.target) and not self._core.outsiders
-        if slots.count < slots.target and not slots.kept:
+            most = 1 if self._core.places.hard else max(1, slots.target)
+            return flying < most and not self._core.outsiders and not _wants_labels(request)
+        if slots.count < slots.target and not slots.kept and not request.affinity:
             return True
         # Others leave no room for a first batch, or for one that goes before them: a worker is kept free until there is.
         if request not in slots.kept.values() and (not flying or self._order.lower(found)):
-            slots.keep(request, alone=False, first=self._before)
+            slots.keep(request, alone=False, first=self._before, permitted=anywhere)
         return False
 
     # -- items that run alone --------------------------------------------------------------------------------------------------------
+
+    def _send_alone_all(self, found: ItemClass) -> None:
+        passed = 0
+        while passed < min(len(found.alone), _LOOKED_AT):
+            if self._send_alone(found):
+                passed = 0
+            elif found.lines is None:
+                return
+            else:  # the next in line may go where this one may not
+                found.alone.rotate(-1)
+                passed += 1
+
+    def _wanted_alone(self, worker: str, classes: Iterable[ItemClass]) -> bool:
+        """Whether an item that runs alone may go to a worker that is kept for one."""
+        if not self._core.places.grouped:
+            return True
+        return any(self._may_go(found, what)(worker) for found in classes for what in itertools.islice(found.alone, _LOOKED_AT))
 
     def _send_alone(self, found: ItemClass) -> bool:
         core = self._core
@@ -264,7 +365,7 @@ class Sender:
             found.why_alone = Why.LIMIT
             return False
         if not slots.served(request):
-            if slots.flying.get(request, 0) or core.outsiders:
+            if slots.flying.get(request, 0) or core.outsiders or _wants_labels(request):
                 return False
             worker = None
         else:
@@ -293,9 +394,20 @@ class Sender:
         others = any(other.ready for other in core.queues.classes.values())
         most = max(1, serving // 2) if others else serving
         kept = [worker for worker, why in slots.kept.items() if why is None]
-        worker = slots.empty(found.request)
+        permitted = self._may_go(found, found.alone[0])
+        worker = slots.empty(found.request, permitted)
         if worker is not None and (worker in kept or len(kept) < most):
             return worker
         if worker is None and len(kept) < most and all(slots.runs_alone(there) for there in kept):
-            slots.keep(found.request, alone=True, first=self._before)
+            slots.keep(found.request, alone=True, first=self._before, permitted=permitted)
         return None
+
+
+def anywhere(worker: str) -> bool:  # noqa: ARG001
+    """No rule keeps anything from a worker."""
+    return True
+
+
+def _wants_labels(request: Request) -> bool:
+    """Whether a worker that nobody knows yet may be one where a class must not go."""
+    return any(rule.labels and rule.hard for rule in request.affinity)

@@ -6,7 +6,7 @@ that it started. A batch of a class that could run ``n`` times on a worker takes
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from dcompute.records import Receipt, Request
 from dcompute.window.instructions import Try
@@ -86,6 +86,8 @@ class Slots:
     def __init__(self) -> None:
         self.slots: Mapping[Request, Mapping[str, int]] = {}
         self.total: dict[Request, int] = {}
+        self._serving: dict[Request, list[str]] = {}
+        self._names: dict[Request, frozenset[str]] = {}  #: the same, to be compared
         self.target = 0
         self.most: int | None = None  #: batches in flight at once; None: as many as there is room for
         self.count = 0  #: batches in flight, twins included
@@ -107,6 +109,8 @@ class Slots:
         """Take over new numbers and put all batches in flight down again."""
         self.slots, self.target = slots, target or 0
         self.total = {request: sum(there.values()) for request, there in slots.items()}
+        self._serving = {request: [worker for worker, count in there.items() if count > 0] for request, there in slots.items()}
+        self._names = {request: frozenset(workers) for request, workers in self._serving.items()}
         names = {worker: None for there in slots.values() for worker, count in there.items() if count > 0}
         self.kept = {worker: why for worker, why in self.kept.items() if worker in names}
         self._load = dict.fromkeys(names, 0.0)
@@ -169,14 +173,12 @@ class Slots:
 
     def serving(self, request: Request) -> list[str]:
         """Workers that serve a class."""
-        return [worker for worker, count in self.slots.get(request, {}).items() if count > 0]
+        return self._serving.get(request, [])
 
     def shared(self, request: Request, others: Iterable[Request]) -> bool:
         """Whether a worker that serves a class serves another of these too."""
-        mine = self.slots.get(request, {})
-        return any(
-            mine.get(worker, 0) and count for other in others if other != request for worker, count in self.slots.get(other, {}).items()
-        )
+        mine = self._names.get(request, frozenset())
+        return any(not mine.isdisjoint(self._names.get(other, ())) for other in others if other != request)
 
     @property
     def full(self) -> bool:
@@ -196,9 +198,11 @@ class Slots:
             worker = next((worker for worker in self._with_room(request, 2.0, self._half) if worker != shun), None)
         return worker
 
-    def idle(self, request: Request) -> Iterator[str]:
-        """Workers on which a slot of a class stands idle."""
-        return self._with_room(request, 1.0, self._free)
+    def idle(self, request: Request, deep: bool = False) -> Iterator[str]:
+        """Workers on which a slot of a class stands idle, then those that have room for a second one."""
+        yield from self._with_room(request, 1.0, self._free)
+        if deep:
+            yield from self._with_room(request, 2.0, self._half)
 
     def _with_room(self, request: Request, limit: float, candidates: Iterable[str]) -> Iterator[str]:
         there = self.slots.get(request, {})
@@ -207,22 +211,25 @@ class Slots:
             if count and self._load[worker] + 1 / count <= limit + _EPS and self._open_to(worker, request):
                 yield worker
 
-    def empty(self, request: Request) -> str | None:
+    def empty(self, request: Request, permitted: Callable[[str], bool]) -> str | None:
         """A worker that serves a class and has nothing of ours, for an item that runs alone; those kept for it come first."""
         there = self.slots.get(request, {})
         free = [worker for worker in self._free if not self._on[worker] and there.get(worker, 0)]
-        free = [worker for worker in free if self.kept.get(worker, None) is None]
+        free = [worker for worker in free if self.kept.get(worker, None) is None and permitted(worker)]
         return min(free, key=lambda worker: worker not in self.kept, default=None)
 
-    def keep(self, request: Request, alone: bool, first: Iterable[Request] = ()) -> bool:
+    def keep(self, request: Request, alone: bool, first: Iterable[Request], permitted: Callable[[str], bool]) -> bool:
         """Keep the least busy worker that serves a class free for it, and none of these classes that go first; False: none is left."""
-        before = [self.slots.get(other, {}) for other in first]
-        candidates = [worker for worker in self.serving(request) if worker not in self.kept]
-        candidates = [worker for worker in candidates if not any(there.get(worker, 0) for there in before)]
+        left = self._names.get(request, frozenset()).difference(self.kept, *(self._names.get(other, ()) for other in first))
+        candidates = [worker for worker in self.serving(request) if worker in left and permitted(worker)] if left else []
         if not candidates:
             return False
         self.kept[min(candidates, key=lambda worker: (len(self._on[worker]), self._load[worker]))] = None if alone else request
         return True
+
+    def on(self, worker: str) -> Iterable[Batch]:
+        """What is in flight on a worker."""
+        return self._on.get(worker, ())
 
     def runs_alone(self, worker: str) -> bool:
         """Whether an item runs alone on a worker now."""

@@ -76,7 +76,7 @@ class Taker:
 
     def _retries_full(self) -> bool:
         core = self._core
-        retrying = len(core.queues.later) + sum(len(found.again) for found in core.queues.classes.values())
+        retrying = len(core.queues.later) + sum(found.again for found in core.queues.classes.values())
         if retrying < core.config.max_retrying:
             return False
         core.notice(("retries-full", f"{retrying:,} items wait for another attempt: no new inputs are read until fewer do."), once=True)

@@ -115,8 +115,13 @@ class Twins:
         flying = sum(other.twin is not None for other in core.out.values() if other.request == request)
         if batch.worker is None or slots.full or slots.beyond(deep=True) or flying >= max(1, slots.served(request) // _SHARE):
             return None
+        places, lines = core.places, core.queues.classes[request].lines
         others = [worker for worker in slots.idle(request) if worker != batch.worker]
-        return min(others, key=lambda worker: _host(worker) == _host(str(batch.worker)), default=None)
+        if lines is not None:
+            groups = batch.tries[0].item.groups
+            others = [there for there in others if lines.permitted(groups, host := places.host(there), places.busy(host))]
+        here = places.host(batch.worker)
+        return min(others, key=lambda worker: places.host(worker) == here, default=None)
 
     def _limited(self, batch: Batch) -> bool:
         core = self._core
@@ -150,7 +155,3 @@ class Twins:
         batch.again, batch.since, batch.allowed = twin.again, twin.since, twin.allowed
         slots.put(batch, worker)
         batch.started = started
-
-
-def _host(address: str) -> str:
-    return address.rpartition(":")[0]

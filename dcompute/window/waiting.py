@@ -17,6 +17,7 @@ class Why(enum.StrEnum):
     BUSY = "busy"  #: all slots that could are taken
     KEPT = "kept"  #: a worker is kept free for it, or for others
     ALONE = "alone"  #: its items run alone, and no worker has nothing else to do
+    AFFINITY = "affinity"  #: there are idle slots, and none where its rules let it go
     SHARE = "share"  #: the run has as many batches in flight as it may have
     LIMIT = "limit"  #: a named limit is used up, or does not permit more yet
     SHRUNK = "shrunk"  #: slots vanished, and more is in flight than there is room for

@@ -6,8 +6,8 @@ import pytest
 
 from dcompute.errors import UsageError, WorkloadError
 from dcompute.records import Request
+from dcompute.requirements import Requirements
 from dcompute.resources import (
-    Requirements,
     WorkerOffer,
     annotation,
     exact,

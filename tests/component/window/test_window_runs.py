@@ -8,6 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dcompute.affinity import apart, off, on, together
+from dcompute.records import Affinity
 from dcompute.window import End
 from tests.component.window.window_cluster import Scenario, finished
 
@@ -26,6 +28,15 @@ CONDUCT = (
     "kills",
 )
 
+AFFINITIES = (
+    (on(zone="a"),),
+    (apart(),),
+    (together(),),
+    (apart(), together()),
+    (off(zone="a", hard=False), apart(hard=False)),
+    (on(zone="b"), together(hard=False)),
+)
+
 scenarios = st.builds(
     Scenario,
     seed=st.integers(0, 2**32),
@@ -42,6 +53,7 @@ scenarios = st.builds(
     most=st.sampled_from([None, None, 1, 3]),
     licences=st.sampled_from([None, None, 1, 2]),
     rate=st.sampled_from([None, None, "3/s", "40/s", "20/min"]),
+    affinity=st.sampled_from([(), (), *AFFINITIES]),
     conduct=st.lists(st.sampled_from(CONDUCT), min_size=1, max_size=6).map(lambda some: ("ok", *some)),
 )
 
@@ -120,3 +132,12 @@ def test_errors_raise_ends_with_the_first_final_failure(scenario: Scenario) -> N
         assert cluster.ended.tried.item.key in failed
     else:
         assert not failed
+
+
+@pytest.mark.parametrize("rules", AFFINITIES, ids=lambda rules: "-".join(f"{rule.kind}{'' if rule.hard else '?'}" for rule in rules))
+@pytest.mark.parametrize("batch_size", [1, None])
+def test_hard_rules_are_never_broken_and_everything_ends(rules: tuple[Affinity, ...], batch_size: int | None) -> None:
+    """Wherever workers come and go, batches are lost and items run alone: no batch where it must not be, and none left over."""
+    for seed in range(12):
+        scenario = Scenario(seed, items=50, workers=4, batch_size=batch_size, trouble=30, stuck=3, conduct=CONDUCT, affinity=rules)
+        assert len(finished(scenario).outcomes) == 50

@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from dcompute.affinity import permits
 from dcompute.quotas import Quota, parse_quotas
-from dcompute.records import Failure, Item, ItemKey, Kind, Receipt, Request
+from dcompute.records import Affinity, Failure, Item, ItemKey, Kind, Receipt, Request
 from dcompute.window import (
     Allowance,
     CancelAll,
@@ -62,11 +63,12 @@ class Scenario:
     most: int | None = None  #: batches in flight at most, now and then another number
     licences: int | None = None  #: each task in flight holds one; now and then fewer are allowed
     rate: str | None = None  #: each item takes one
+    affinity: tuple[Affinity, ...] = ()  #: workers come by two on a host, every other host is in zone a
 
     @property
     def request(self) -> Request:
         uses = (("api", 1.0),) * (self.rate is not None) + (("licence", 1.0),) * (self.licences is not None)
-        return replace(BASE, uses=uses)
+        return replace(BASE, uses=uses, affinity=self.affinity)
 
     @property
     def limits(self) -> dict[str, Quota]:
@@ -103,6 +105,7 @@ class Cluster:
     tries: dict[int, tuple[Try, ...]] = field(default_factory=dict)  # what was sent under each number
     condemned: dict[ItemKey, int] = field(default_factory=dict)  # items that no worker said how they ended, and their losses
     slots: dict[str, int] = field(default_factory=dict)
+    homes: dict[int, str] = field(default_factory=dict)  # where the last item of a group went, as long as that host is there
     taken: list[tuple[float, int]] = field(default_factory=list)  # of the rate: when, and by how many items
     ended: End | None = None
     stopped: bool = False
@@ -117,6 +120,8 @@ class Cluster:
             Item(ItemKey(str(index), "str"), None, "", index, self.random.choice([10, 100, 100, 390, 500]))
             for index in range(self.scenario.items)
         ]
+        rules = [rule for rule in self.scenario.affinity if not rule.labels]
+        self.items = [item._replace(groups=tuple(self.random.randrange(5) for _ in rules)) for item in self.items]
         self.conduct = {item.key: self.random.choice(self.scenario.conduct) for item in self.items}
         config = WindowConfig(
             request=self.scenario.request,
@@ -158,7 +163,7 @@ class Cluster:
             acts += [self.wake]
         if self.trouble > 0 and self.random.random() < 0.3:
             acts += [self.change_capacity, self.lose, self.fail_setup]
-        if not self.slots or (self.most == 0 and not self.live):
+        if not any(map(self.permits, self.slots)) or (self.most == 0 and not self.live):
             acts += [self.change_capacity]
         if self.licences is not None and (self.trouble > 0 or not self.licences):
             acts += [self.change_allowance]
@@ -221,6 +226,8 @@ class Cluster:
         task = self.random.choice([task for task in self.live.values() if task.worker is None and self.places(task)])
         task.worker = self.random.choice(self.places(task))
         task.stuck = bool(self.scenario.stuck) and self.random.randrange(self.scenario.stuck) == 0
+        if self.scenario.affinity and not task.allowed:
+            self.check_place(task.send, task.worker)
         if self.random.random() < 0.8:
             self.tell(Started(task.send.number, task.worker, task.send.again))
 
@@ -284,6 +291,8 @@ class Cluster:
             if task.worker is not None and task.worker not in self.slots:
                 task.worker, task.stuck = None, False
         assert before is not self.slots
+        present = {host(worker) for worker in self.slots}
+        self.homes = {group: there for group, there in self.homes.items() if there in present}
         if self.scenario.most is not None:
             self.most = self.random.randint(0 if self.trouble > 0 else 1, self.scenario.most)
         self.tell(self.capacity())
@@ -297,8 +306,13 @@ class Cluster:
         if not self.slots and self.steps == 0:
             self.slots = {f"w{index}": 1 + index % 2 for index in range(self.scenario.workers)}
         classes = self.window.classes
-        slots = {request: {worker: self.room(request, worker) for worker in self.slots} for request in classes}
-        return Capacity(slots, self.scenario.target, largest_memory=4 * GIB, share=GIB, most=self.most)
+        slots = {request: {worker: self.room(request, worker) * self.permits(worker) for worker in self.slots} for request in classes}
+        hosts = {worker: host(worker) for worker in self.slots}
+        labels = {worker: labels_of(worker) for worker in self.slots}
+        return Capacity(slots, self.scenario.target, largest_memory=4 * GIB, share=GIB, most=self.most, hosts=hosts, labels=labels)
+
+    def permits(self, worker: str) -> bool:
+        return permits(self.scenario.affinity, host(worker), labels_of(worker))
 
     def room(self, request: Request, worker: str) -> int:
         return max(1, self.slots[worker] // max(1, (request.memory or GIB) // GIB))
@@ -423,6 +437,7 @@ class Cluster:
         self.check_alone(send)
         self.check_bound(send)
         self.check_limits(send)
+        self.check_affinity(send)
 
     def check_twin(self, send: Send) -> None:
         """Once a batch, beside one task of it, at the end of a run that goes well."""
@@ -471,6 +486,26 @@ class Cluster:
             self.taken.append((self.now, len(send.tries) - len(send.exclude)))
             assert sum(count for at, count in self.taken if at > self.now - rate.period + 1e-6) <= rate.amount
 
+    def check_affinity(self, send: Send) -> None:
+        """No batch goes where a hard rule forbids it, seen from the workers and the batches that are there at that moment."""
+        worker = send.only_on or send.alone_on
+        if self.scenario.affinity and worker is not None:
+            self.check_place(send, worker)
+
+    def check_place(self, send: Send, worker: str) -> None:
+        assert self.permits(worker)
+        rules = [rule for rule in self.scenario.affinity if not rule.labels]
+        for index, rule in enumerate(rules):
+            groups = {tried.item.groups[index] for tried in send.tries}
+            if rule.hard and rule.kind == "together":
+                assert {self.homes.get(group, host(worker)) for group in groups} == {host(worker)}
+            elif rule.hard:
+                places = [(task.worker or (*task.allowed, None)[0], task.send) for task in self.live.values() if task.send is not send]
+                near = [other for there, other in places if there is not None and host(there) == host(worker)]
+                assert groups.isdisjoint(tried.item.groups[index] for other in near for tried in other.tries)
+            if rule.kind == "together":
+                self.homes.update(dict.fromkeys(groups, host(worker)))
+
     def settle(self, settled: Settled) -> None:
         assert self.marks[settled.batch] == settled.receipt, "what is committed was never written"
         self.forget(settled.batch)
@@ -501,6 +536,14 @@ class Cluster:
                 assert not self.scenario.idempotent or (tried.alone and tried.losses == 5), "condemned without having run alone"
                 self.condemned[tried.item.key] = tried.losses
                 self.outcomes[tried.item.key] = record.failures[index].kind
+
+
+def host(worker: str) -> str:
+    return f"h{int(worker[1:]) // 2}"
+
+
+def labels_of(worker: str) -> dict[str, str]:
+    return {"zone": "ab"[int(host(worker)[1:]) % 2]}
 
 
 def ranges(held: Sequence[int]) -> tuple[tuple[int, int], ...]:
