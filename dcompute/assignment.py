@@ -8,7 +8,7 @@ import shlex
 import sys
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,10 @@ from dcompute.dataset.writer import Writer
 from dcompute.errors import UsageError, WorkloadError
 from dcompute.graph import Packed, refuse_fusing
 from dcompute.inputs import Inputs
+from dcompute.priority import parse_priority
+from dcompute.quotas import Quota, check_uses, parse_quotas
 from dcompute.records import STAYING_KINDS, Kind, Request, RunSpec
+from dcompute.resources import parse_seconds
 from dcompute.secrecy import shown_words
 from dcompute.window import WindowConfig
 from dcompute.worker.supervisor import release
@@ -50,6 +53,11 @@ class Options:
     on_gone: str = "keep"
     takeover: bool = False
     workers: int | None = None
+    priority: int | str | None = None  #: None: that of the workload
+    weight: float = 1.0
+    ageing: Any = None
+    limits: Any = None
+    wait_for_workers: Any = None
 
     def check(self) -> None:
         """Refuse what makes no sense.
@@ -73,6 +81,19 @@ class Options:
             _one_of("retry_failed", kind, tuple(Kind))
         if not isinstance(self.takeover, bool):
             raise UsageError(f"takeover={self.takeover!r}: say True or False")
+        self._check_place_among_others()
+
+    def _check_place_among_others(self) -> None:
+        if self.priority is not None:
+            parse_priority(self.priority)
+        weight = self.weight
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf:
+            raise UsageError(f"weight={weight!r}: say a number above 0; a run of weight 2 gets twice the slots of one of weight 1")
+        if self.ageing is not None and not _time(self.ageing, "ageing"):
+            raise UsageError(f'ageing={self.ageing!r}: say a time above 0, such as "10 min", after which what waits goes one level higher')
+        if self.wait_for_workers is not None:
+            _time(self.wait_for_workers, "wait_for_workers")
+        parse_quotas(self.limits)
 
     def kinds_again(self, *, idempotent: bool = True) -> frozenset[str] | None:
         """The kinds of final failures that are executed again; None: no failed item at all.
@@ -136,6 +157,10 @@ class Assignment:
         around = leave_slot()  # whatever cluster is named: a task that waits for a run must not hold the slot that it needs
         found = client if client is not None else (around or existing_client())
         work = Workload.of(workload)
+        request = work.request()
+        if options.priority is not None:
+            request = replace(request, priority=parse_priority(options.priority))
+        check_uses(request.uses, _quotas(options))
         source = Inputs.of(_as_rows(inputs), key=key)
         store = Store.named(dataset)
         if any(url == store.url for url, _ in source.sources):
@@ -154,11 +179,28 @@ class Assignment:
             spec=spec,
             packed=Packed.of(spec),
             options=options,
-            request=work.request(),
+            request=request,
             place=place_of(found) if found is not None else None,
             again=_again(),
             is_nameless=name is None and work.is_lambda,
         )
+
+    @property
+    def quotas(self) -> dict[str, Quota]:
+        """How much there is of each named limit that the workload uses."""
+        used = {name for name, _ in self.request.uses}
+        return {name: quota for name, quota in _quotas(self.options).items() if name in used}
+
+    @property
+    def patience(self) -> float | None:
+        """Seconds for which a worker is waited for that is not there; None: that is an error."""
+        wanted = self.options.wait_for_workers
+        return None if wanted is None else _time(wanted, "wait_for_workers")
+
+    @property
+    def ageing(self) -> float | None:
+        """Seconds after which what waits goes one level higher; None: it never does."""
+        return None if self.options.ageing is None else _time(self.options.ageing, "ageing")
 
     @contextlib.contextmanager
     def connect(self) -> Iterator[Connection]:
@@ -192,8 +234,21 @@ class Assignment:
             alike_items=limits.alike_of,
             twins=limits.twins,
             setup_failures=limits.setup_failures,
+            ageing=self.ageing,
+            limits=self.quotas,
             batches_per_second=None if self.store.is_local or self.store.is_memory else BATCHES_PER_SECOND,
         )
+
+
+def _quotas(options: Options) -> dict[str, Quota]:
+    return {**parse_quotas(settings().limits, "dcompute.limits"), **parse_quotas(options.limits)}
+
+
+def _time(text: Any, what: str) -> float:
+    try:
+        return parse_seconds(text, what)
+    except WorkloadError as error:  # of a workload's timeout it would be
+        raise UsageError(error.message) from None
 
 
 def _as_rows(inputs: Any) -> Any:

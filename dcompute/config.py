@@ -17,7 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from dcompute.errors import SettingsError
 
 #: The sections whose names are the user's.
-_FREE = frozenset({("storage",), ("clusters",), ("worker", "labels")})
+_FREE = frozenset({("storage",), ("clusters",), ("limits",), ("worker", "labels")})
 DEFAULTS_FILE = Path(__file__).with_name("dcompute.yaml")
 
 
@@ -79,6 +79,7 @@ Clusters = Annotated[dict[str, dict[str, Any]], BeforeValidator(_clusters), Fiel
 
 
 Labels = Annotated[dict[str, str], BeforeValidator(_labels)]
+Limits = dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)] | str]
 
 
 class _Section(BaseModel):
@@ -164,6 +165,7 @@ class Settings(_Section):
     local: Local
     worker: Worker
     store: Store
+    limits: Limits
     storage: Profiles
     clusters: Clusters
 

@@ -20,6 +20,7 @@ from typing import Any
 from dcompute import ending
 from dcompute import window as w
 from dcompute.assignment import Assignment
+from dcompute.commons import Commons
 from dcompute.config import settings
 from dcompute.dataset.compaction import compact_after_run
 from dcompute.dataset.patience import Patience
@@ -27,6 +28,7 @@ from dcompute.dataset.requests import RequestWatch
 from dcompute.dataset.writer import Writer
 from dcompute.errors import ClusterError, DcomputeError, InputError, InternalError, RunCancelled, StoreError
 from dcompute.flights import Flights
+from dcompute.gaps import Gaps
 from dcompute.intake import Intake
 from dcompute.ledger import Ledger
 from dcompute.placing import Placing
@@ -91,6 +93,10 @@ class Driver(threading.Thread):
             starting.stop()
         self._post(self._on_cancel, reason)
 
+    def reprioritize(self, priority: int) -> None:
+        """Let the run have another priority; returns at once."""
+        self._post(self._on_priority, priority)
+
     def raise_error(self) -> None:
         """Raise what ended the run before its work was done, if anything did."""
         if self.error is not None:
@@ -104,18 +110,6 @@ class Driver(threading.Thread):
     def summary(self) -> Summary:
         """What the run did so far."""
         return self._standing.summary()
-
-    def farewell(self) -> str:
-        """What a person reads when a run ends early: what is done, and how to go on."""
-        return f"{self.summary()}\nTo go on, {self.assignment.again}"
-
-    def farewell_unfinished(self) -> str:
-        """What a person reads who does not wait for the last commit."""
-        once = "is done again" if self.assignment.workload.idempotent else "counts as lost, as idempotent=False wants it"
-        return (
-            f"Left before the last commit to {self.assignment.store.url}. What was committed stays, and what workers wrote is found when "
-            f"the run goes on; what was at work {once}. To go on, {self.assignment.again}"
-        )
 
     def outcomes(self) -> Iterator[Outcome]:
         """Outcomes in the order of their commits, until the run has ended; read by the caller's thread."""
@@ -134,7 +128,8 @@ class Driver(threading.Thread):
     def run(self) -> None:
         """Drive the run to its end; what goes wrong is in :attr:`error`."""
         try:
-            with RequestWatch(self.assignment.store, self.run_id, self._ask_to_end, every=settings().driver.requests):
+            every = settings().driver.requests
+            with RequestWatch(self.assignment.store, self.run_id, self._ask_to_end, every=every, other=self._on_request):
                 self._execute()
             self._standing.state = "finished"
         except RunCancelled as error:
@@ -186,7 +181,9 @@ class Driver(threading.Thread):
             self._standing.plan = self._intake.plan
             if not first.exhausted or first.items:
                 with self.assignment.connect() as connection:
-                    self._drive(connection, first)
+                    self._commons = Commons(connection, self.assignment, told=functools.partial(self._post, self._mind_others))
+                    with self._commons:
+                        self._drive(connection, first)
             self._drop_gone()
         finally:
             self._intake.stop()
@@ -218,6 +215,7 @@ class Driver(threading.Thread):
         self._prepare(connection)
         self._clean = False
         try:
+            self._feed(self._commons.first)
             self._feed(self._placing.capacity(self._window.classes))
             self._feed(first)
             while self._over is None or (self._rewrites and not self._gave_up()):
@@ -252,7 +250,8 @@ class Driver(threading.Thread):
         self._connection = connection
         self._placing = Placing(connection, assignment)
         self._placing.refresh()
-        self._placing.refuse_impossible(assignment.request)
+        self._placing.await_worker(assignment.request, assignment.patience, said=self._on_gap)
+        self._commons.join(self._placing)
         self._standing.note("checking workers")
         connection.listen(f"dcompute-{self.run_id}", self._on_event)
         look_soon = functools.partial(self._post, self._look_soon)
@@ -267,10 +266,13 @@ class Driver(threading.Thread):
             landed=self._on_landed,
             dataset=self._writer.dataset,
             admitted=self._writer.state.admitted,
+            weight=assignment.options.weight,
         )
+        self._commons.watch(self._flights)
         self._rewrites = Rewrites(self._flights, self._ledger, self._placing, again=assignment.again)
         self._window = w.Window(assignment.window_config(), retry=assignment.workload.retry_policy(), rng=random.Random(self.run_id))  # noqa: S311
         self._standing.watch(self._window, self._flights)
+        self._gaps = Gaps(assignment.patience, assignment.again)
         self._events: deque[w.Event] = deque()
         self._due = dict.fromkeys((self._commit, self._beat, self._look_at_cluster), 0.0)
         self._standing.state = "running"
@@ -321,6 +323,19 @@ class Driver(threading.Thread):
         # what came before is still offered and done
         self._input_error = error
         self._standing.note(f"nothing comes after this: {error}")
+
+    def _on_request(self, request: dict[str, Any]) -> None:
+        priority = request.get("priority")
+        if request.get("do") == "priority" and isinstance(priority, int):
+            self.reprioritize(priority)
+
+    def _on_priority(self, priority: int) -> None:
+        self._feed(self._commons.reprioritize(priority))
+        self._mind_others()
+
+    def _on_gap(self, text: str) -> None:
+        self._standing.note(text)
+        self._refuse_cancelled()
 
     def _on_cancel(self, reason: str) -> None:
         self._standing.note(f"ending: {reason}")
@@ -382,7 +397,15 @@ class Driver(threading.Thread):
             self._rewrites.look()
         for text in self._placing.news():
             self._carry_out(w.Notice("worker-refused", text))
+        self._mind_others()
+        self._standing.wait_for(self._gaps.note(self._window.demand(), self._placing.gap, time.monotonic()))
         return LOOK_SECONDS
+
+    def _mind_others(self) -> None:
+        for event in self._commons.look(self._window, self._placing, self._standing):
+            self._feed(event)
+        for text in self._commons.news():
+            self._carry_out(w.Notice("limits", text))
 
     def _look_soon(self) -> None:
         self._due[self._look_at_cluster] = 0.0
@@ -445,6 +468,7 @@ class Driver(threading.Thread):
         self._flights.send(send, self._placing.resources(send.request), self._ledger.schema, workers=self._placing.workers(send))
 
     def _settle(self, settled: w.Settled) -> None:
+        self._commons.ended(settled.receipt)
         self._flights.forget(settled.batch)
         if self._ledger.fits(settled.receipt):
             self._ledger.settle(settled)

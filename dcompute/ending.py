@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from dcompute.assignment import Assignment
     from dcompute.driver import Driver
 
 #: The exit code of a script of which a run failed that it did not wait for: that of a script which ends with an error.
@@ -60,9 +61,18 @@ def interrupt(driver: Driver) -> None:
         driver.ended.wait()
     except KeyboardInterrupt:
         _left.add(driver.run_id)
-        _say(driver.farewell_unfinished())
+        _say(_unfinished(driver.assignment))
         raise
-    _say(driver.farewell())
+    _say(f"{driver.summary()}\nTo go on, {driver.assignment.again}")
+
+
+def _unfinished(assignment: Assignment) -> str:
+    """What a person reads who does not wait for the last commit."""
+    once = "is done again" if assignment.workload.idempotent else "counts as lost, as idempotent=False wants it"
+    return (
+        f"Left before the last commit to {assignment.store.url}. What was committed stays, and what workers wrote is found when "
+        f"the run goes on; what was at work {once}. To go on, {assignment.again}"
+    )
 
 
 def leave(code: int) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dcompute.graph import Packed, Placement, batch_task, pack_values, rewrite_task
 from dcompute.packed import Fingerprints, Keys, Numbers
-from dcompute.records import BatchSpec, Item, ItemKey, Receipt, RunSpec, batch_id, split_batch_id
+from dcompute.records import BatchSpec, Item, ItemKey, Receipt, Request, RunSpec, batch_id, split_batch_id
 from dcompute.window import Ended, Lost, SetupFailed, Started
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ class Flight:
     spec: BatchSpec
     future: Any
     again: int  #: how often it went out before
+    request: Request | None = None  #: its class; None: it rewrites a batch
+    worker: str = ""  #: the only one that may execute it; "" where there are several
     executions: dict[str, str] = field(default_factory=dict)  #: execution id -> worker; more than one: Dask repeated the task
     at_work: int | None = None  #: index of the item that was executing at the last tick
     done: int = 0  #: items finished at the last tick
@@ -61,6 +63,8 @@ class Flights:
         Id of the dataset, without which workers write to whatever is in its place.
     admitted
         Fingerprints of inputs that were released from the quarantine; more may come.
+    weight
+        Of the run among others; a note on its tasks.
     """
 
     def __init__(
@@ -74,6 +78,7 @@ class Flights:
         landed: Callable[[int, int], None],
         dataset: str = "",
         admitted: Mapping[ItemKey, str] | None = None,
+        weight: float = 1.0,
     ) -> None:
         self._connection = connection
         self._spec = spec
@@ -81,6 +86,7 @@ class Flights:
         self._epoch = epoch
         self._once = once
         self._dataset = dataset
+        self._weight = weight
         self._landed = landed
         self._admitted = {} if admitted is None else admitted
         self._flights: dict[int, dict[int, Flight]] = {}  # by batch and send: a twin is beside the first
@@ -108,17 +114,30 @@ class Flights:
         found = (flight.said for tasks in reversed(list(self._flights.values())) for flight in tasks.values() if flight.said)
         return next(found, "")
 
+    def placed(self) -> dict[Request, dict[str, int]]:
+        """How many tasks of each class are on which worker; on "" those of which that is not known."""
+        found: dict[Request, dict[str, int]] = {}
+        for tasks in self._flights.values():
+            for flight in tasks.values():
+                if flight.request is not None and not flight.heard:
+                    there = found.setdefault(flight.request, {})
+                    worker = _last_worker(flight) or flight.worker
+                    there[worker] = there.get(worker, 0) + 1
+        return found
+
     def send(self, send: Send, resources: Mapping[str, float], schema: str | None, *, workers: tuple[str, ...] | None = None) -> None:
         """Hand a batch to the scheduler; a task of the same batch that is still known is forgotten, unless this is its twin."""
         spec = self._batch(send, schema)
-        placement = Placement(resources=resources, priority=send.priority, workers=workers)
+        placement = Placement(resources=resources, priority=send.priority, workers=workers, weight=self._weight)
         # a name of its own for each time it goes out: the scheduler may still know the task that was lost
         key = f"{self._spec.workload}-{self._spec.run}-{send.number}-{send.again}"
         if send.twin:
             log.info("batch %s takes long: its twin goes to %s", spec.id, send.only_on, extra={"action": "twin", "batch": spec.id})
         else:
             self.forget(send.number)
-        self._follow(send.number, spec, batch_task(self._packed, spec, placement, key=key), send.again)
+        one = workers[0] if workers is not None and len(workers) == 1 else ""
+        task = batch_task(self._packed, spec, placement, key=key)
+        self._follow(send.number, Flight(spec, None, send.again, request=send.request, worker=one), task)
 
     def rewrite(self, number: int, old: str, schema: str | None, *, workers: tuple[str, ...], again: int) -> None:
         """Have a written batch that does not join the schema rewritten under another number, by one of these workers."""
@@ -126,7 +145,8 @@ class Flights:
         key = f"{self._spec.workload}-rewrite-{self._spec.run}-{number}-{again}"
         self.forget(number)
         spec = BatchSpec(id=new, keys=(), attempts=(), fingerprints=(), values=b"")
-        self._follow(number, spec, rewrite_task(self._packed, old, new, schema, workers=workers, key=key), again)
+        task = rewrite_task(self._packed, old, new, schema, workers=workers, key=key)
+        self._follow(number, Flight(spec, None, again), task)
 
     def drop(self, number: int, again: int | None = None) -> None:
         """Cancel the tasks of a batch, or only that of one send; their workers kill the child and write what is finished."""
@@ -180,11 +200,11 @@ class Flights:
                 flight.answer = message
         return None
 
-    def _follow(self, number: int, spec: BatchSpec, task: Any, again: int) -> None:
-        future = self._connection.compute(task)
+    def _follow(self, number: int, flight: Flight, task: Any) -> None:
+        flight.future = self._connection.compute(task)
         # replaced whole: others read it meanwhile
-        self._flights[number] = {**self._flights.get(number, {}), again: Flight(spec=spec, future=future, again=again)}
-        future.add_done_callback(lambda _: self._landed(number, again))
+        self._flights[number] = {**self._flights.get(number, {}), flight.again: flight}
+        flight.future.add_done_callback(lambda _: self._landed(number, flight.again))
 
     def _number(self, message: Mapping[str, Any]) -> int | None:
         try:

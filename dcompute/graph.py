@@ -22,7 +22,7 @@ from dcompute.config import settings
 from dcompute.dataset.names import new_run_id
 from dcompute.errors import UsageError
 from dcompute.packed import Sealed
-from dcompute.records import BatchSpec, Request, RunSpec
+from dcompute.records import BatchSpec, Request, RunSpec, split_batch_id
 from dcompute.resources import exact, whole_share
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class Placement:
     resources: Mapping[str, float]  #: only names that workers declare
     priority: int = 0  #: higher goes first
     workers: tuple[str, ...] | None = None  #: the only workers it may go to
+    weight: float = 1.0  #: of its run, among those of its priority
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +118,8 @@ def _pickled(value: Any) -> bytes:
 def batch_task(run: Packed, batch: BatchSpec, placement: Placement, *, key: str) -> Any:
     """A delayed batch; compute it with :func:`annotated`'s annotations already on it."""
     spec = pickle.dumps(batch, protocol=pickle.HIGHEST_PROTOCOL)
-    with annotated(placement, {"batch": batch.id}):
+    about = {"batch": batch.id, "run": split_batch_id(batch.id)[0], "weight": placement.weight, "priority": placement.priority}
+    with annotated(placement, about):
         return _called("dcompute.worker.batch:run_batch", run.payload, spec, key=key)
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from dcompute.answer import COMMON, Answers, answer_of, check_answer
 from dcompute.dataset.parts import mark_name
-from dcompute.errors import ClusterError, DcomputeError, ResourceError, RunCancelled, StoreError
+from dcompute.errors import ClusterError, DcomputeError, RunCancelled, StoreError
+from dcompute.gaps import Gaps
 from dcompute.graph import probe_task
 from dcompute.newcomers import Newcomers
 from dcompute.records import Receipt, Request
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 PROBE_SECONDS = 60.0
 #: How often (seconds) the scheduler is asked whether a worker that does not answer is still there.
 GONE_SECONDS = 1.0
+#: Seconds between two looks for a worker that a run waits for.
+WAIT_SECONDS = 0.5
 #: Seconds for which a run waits for other workers, when all that are there cannot do the work.
 REFUSED_SECONDS = 60.0
 
@@ -37,6 +40,8 @@ class Placing:
         self._connection = connection
         self._assignment = assignment
         self._offers: dict[str, WorkerOffer] = {}
+        self.present: Mapping[str, WorkerOffer] = {}  #: all workers
+        self.limit: Callable[[Capacity], Capacity] | None = None  #: what other runs leave of what the cluster offers
         self._trusted: set[str] = set()  #: workers whose files this driver has found
         self._admitted: set[str] = set()  #: the first workers, and those that came later and have answered well
         self._outside: Set[str] = frozenset()  #: workers that are there and get no batches: they have not answered yet, or are refused
@@ -50,7 +55,7 @@ class Placing:
 
     def refresh(self) -> bool:
         """Look again at what workers offer, and at what those answered that came in mid-run; whether it changed."""
-        present = self._connection.offers()
+        present = self.present = self._connection.offers()
         if self._newcomers is not None:
             self._look_at_newcomers(self._newcomers, present)
         offers = {address: offer for address, offer in present.items() if self._newcomers is None or address in self._admitted}
@@ -96,7 +101,7 @@ class Placing:
     def capacity(self, classes: Iterable[Request]) -> Capacity:
         """What the cluster offers to these classes."""
         offers, classes = list(self._offers.values()), list(classes)
-        return Capacity(
+        full = Capacity(
             slots={request: {offer.address: slots(request, offer, offers) for offer in offers} for request in classes},
             target=self._target(),
             largest_memory=max((memory_share(offer, whole=True) for offer in offers), default=None),
@@ -104,6 +109,12 @@ class Placing:
             counted=frozenset(request for request in classes if is_counted(request, offers)),
             outsiders=bool(self._outside),
         )
+        return full if self.limit is None else self.limit(full)
+
+    @property
+    def shunned(self) -> Set[str]:
+        """Workers that are there and get no batches."""
+        return self._outside
 
     def _target(self) -> int | None:
         """Batches in flight that an adaptive cluster must see to grow as far as it may: one for each slot it would then have."""
@@ -135,17 +146,36 @@ class Placing:
             return None
         return tuple(address for address in self._offers if address not in send.avoid) or None
 
-    def refuse_impossible(self, request: Request) -> None:
-        """Refuse what no present worker can do; a cluster without workers may still get some.
+    def gap(self, request: Request) -> str:
+        """Why no worker that is there can execute a class; "" where one can."""
+        offers = list(self._offers.values())
+        return explain_gap(request, offers) if offers else "no worker is there"
+
+    def await_worker(self, request: Request, patience: float | None, *, said: Callable[[str], None]) -> None:
+        """Return when a worker is there that can execute a class. A cluster without workers may still get some, where nothing is said.
+
+        Parameters
+        ----------
+        request
+            The class.
+        patience
+            Seconds to wait for one; None: what the workers that are there cannot do is an error at once.
+        said
+            Called now and then with what is waited for, at last with ""; raises where the run is to end.
 
         Raises
         ------
         ResourceError
             Which names the gap.
         """
-        offers = list(self._offers.values())
-        if offers and not any(slots(request, offer, offers) for offer in offers):
-            raise ResourceError(explain_gap(request, offers))
+        gaps = Gaps(patience, self._assignment.again)
+        while (self._offers or patience is not None) and (text := gaps.must_wait(request, self.gap(request), time.monotonic())):
+            said(text)
+            if self._connection.lost:
+                raise ClusterError(f"the scheduler at {self.address} is gone: start a cluster and {self._assignment.again}")
+            time.sleep(WAIT_SECONDS)
+            self.refresh()
+        said("")
 
     def aside(self, request: Request) -> str:
         """Which workers take no part because they do not declare what others do; "" where all do."""

@@ -45,6 +45,11 @@ def map(
     seed: int = 0,
     name: str | None = None,
     input_checks: Any = None,
+    priority: int | str | None = None,
+    weight: float = 1.0,
+    ageing: float | str | None = None,
+    limits: Mapping[str, float | str] | None = None,
+    wait_for_workers: float | str | None = None,
 ) -> Run:
     """A run that executes ``workload`` for every input and commits the outcomes to ``dataset``; returns at once.
 
@@ -89,6 +94,18 @@ def map(
     input_checks
         What must be true of each input, as ``checks=`` of a workload: expressions of the columns of a grid or table, of ``value`` where
         inputs are plain values; functions of the value itself. An input that does not pass goes to the quarantine, and its item fails.
+    priority
+        A number (higher goes first) or ``"urgent"``, ``"high"``, ``"normal"``, ``"low"``, in place of the workload's. Of runs on one
+        cluster, whatever process they are of, those with a higher one get the slots first.
+    weight
+        Runs of the same priority share slots by it: one of weight 3 gets three times those of weight 1.
+    ageing
+        Seconds, or a time such as ``"10 min"``, after which what waits counts one level higher; None: priorities are strict.
+    limits
+        How much there is of what ``uses=`` names, as ``{"licence": 3, "api": "20/s"}``, for all runs on one cluster together; beside
+        the setting ``dcompute.limits``.
+    wait_for_workers
+        Seconds, or a time, for which a worker is waited for where none that is there can do the work; None: that is an error at once.
 
     Raises
     ------
@@ -102,7 +119,8 @@ def map(
     given = {
         "params": params, "client": client, "key": key, "batch_size": batch_size, "errors": errors, "max_failures": max_failures,
         "retry_failed": retry_failed, "on_change": on_change, "on_gone": on_gone, "takeover": takeover, "modules": modules,
-        "seed": seed, "name": name, "input_checks": input_checks,
+        "seed": seed, "name": name, "input_checks": input_checks, "priority": priority, "weight": weight, "ageing": ageing,
+        "limits": limits, "wait_for_workers": wait_for_workers,
     }  # fmt: skip
     assignment = _assignment(workload, inputs, dataset, given)
     # storage that cannot be written, or trusted with a commit, is told here and not by wait()
@@ -191,6 +209,18 @@ class Run:
     def cancel(self, reason: str = "cancelled by its owner") -> None:
         """End the run: children are killed, what is finished is committed, nothing more goes out. Returns at once."""
         self._driver.cancel(reason)
+
+    def reprioritize(self, priority: int | str) -> None:
+        """Let what waits go by another priority from now on, also against other runs on the same cluster. Returns at once.
+
+        Parameters
+        ----------
+        priority
+            A number (higher goes first) or ``"urgent"``, ``"high"``, ``"normal"``, ``"low"``.
+        """
+        from dcompute.priority import parse_priority
+
+        self._driver.reprioritize(parse_priority(priority))
 
     def status(self) -> Snapshot:
         """Where the run stands now."""

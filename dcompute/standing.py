@@ -34,6 +34,7 @@ class Standing:
         self._window: Window | None = None
         self._flights: Flights | None = None
         self._note = ""
+        self._waits = ""
         self._began = time.monotonic()
         self._seconds: float | None = None
         self._requests: int | None = None
@@ -47,6 +48,12 @@ class Standing:
     def note(self, text: str) -> None:
         """What the run does or waits for; empty: nothing to say."""
         self._note = text
+
+    def wait_for(self, text: str) -> None:
+        """What of the run waits for workers while it goes on; empty: nothing."""
+        if text or self._note == self._waits:
+            self._note = text
+        self._waits = text
 
     def stop(self) -> None:
         """The run has ended: its time stands."""
@@ -64,6 +71,10 @@ class Standing:
         if counts is None:
             return {}
         return {"succeeded": counts.succeeded, "failed": counts.failed, "retrying": counts.retrying, "running": counts.running}
+
+    def told(self) -> dict[str, Any]:
+        """Figures that other runs, scalers and dashboards at the same scheduler may read."""
+        return {"state": self.state, "counts": self.counts(), "rate": self.snapshot().rate}
 
     def snapshot(self) -> Snapshot:
         """Where the run is at this moment."""

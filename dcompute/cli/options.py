@@ -18,7 +18,8 @@ else:  # generic for type checkers only in older versions of click
 
 _ARGUMENTS = (
     "key", "seed", "name", "memory", "timeout", "retries", "isolation", "version", "group", "retry_failed", "on_change", "on_gone",
-    "takeover", "settle", "fingerprint", "errors", "max_failures", "modules", "batch_size", "at",
+    "takeover", "settle", "fingerprint", "errors", "max_failures", "modules", "batch_size", "at", "priority", "weight", "ageing",
+    "wait_for_workers",
 )  # fmt: skip
 # a name that follows --set is no argument of dc.map, but a user's
 _ARGUMENT = re.compile(
@@ -92,6 +93,37 @@ class Amount(_Kind):
             return name, float(text)
         except ValueError:
             self.fail(f"{value!r} is not NAME=AMOUNT, such as SCRATCH=20", param, ctx)
+
+
+class Quantity(_Kind):
+    """``NAME=AMOUNT`` of a named limit: a number at once, or a rate."""
+
+    name = "NAME=AMOUNT"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        """The name and the amount, as it was written."""
+        if isinstance(value, tuple):
+            return value
+        name, equals, text = str(value).partition("=")
+        if not equals or not name.strip() or not text.strip():
+            self.fail(f"{value!r} is not NAME=AMOUNT, such as licence=3 or api=20/s", param, ctx)
+        return name.strip(), text.strip()
+
+
+class Priority(_Kind):
+    """A priority by its name, or a number."""
+
+    name = "urgent|high|normal|low|n"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number."""
+        from dcompute.errors import UsageError
+        from dcompute.priority import parse_priority
+
+        try:
+            return parse_priority(value)
+        except UsageError as error:
+            self.fail(error.message, param, ctx)
 
 
 class Limit(_Kind):

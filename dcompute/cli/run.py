@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dcompute.cli import commands, exits, inputs, target
-from dcompute.cli.options import Amount, Assigned, BatchSize, Headed, Limit, Names, in_options, option, unique
+from dcompute.cli.options import Amount, Assigned, BatchSize, Headed, Limit, Names, Priority, Quantity, in_options, option, unique
 from dcompute.cli.scheduler import client_of
 from dcompute.cli.tables import to_json
 from dcompute.errors import DcomputeError
@@ -17,12 +17,13 @@ if TYPE_CHECKING:
     from dcompute.run import Run
 
 #: Options that override what the workload asks for; None where not given.
-REQUIREMENTS = ("cpus", "gpus", "memory", "timeout", "retries", "priority", "isolation", "version", "group", "idempotent")
+REQUIREMENTS = ("cpus", "gpus", "memory", "timeout", "retries", "isolation", "version", "group", "idempotent")
 
 _WORK = "What is done"
 _NEEDS = "What an item needs (overrides what the workload says)"
 _GOING_ON = "Going on, and failures"
 _WHERE = "Where"
+_BESIDE = "Beside other runs on the same cluster"
 _SHOWN = "What is shown"
 
 
@@ -66,7 +67,6 @@ class RunCommand(Headed):
 @option(_NEEDS, "--resource", "resources", type=Amount(), multiple=True, help="Named resource that workers declare. Repeatable.")
 @option(_NEEDS, "--timeout", metavar="TIME", help='Time of one call, such as 90s or "10 min"; longer is killed.')
 @option(_NEEDS, "--retries", type=click.IntRange(min=0), help="More attempts for any failure of the item itself.")
-@option(_NEEDS, "--priority", type=int, help="Higher goes first.")
 @option(_NEEDS, "--isolation", type=click.Choice(["process", "thread"]), help="Where items execute.")
 @option(_NEEDS, "--version", metavar="TEXT", help='Finished items of another version are done again; "code": it follows the code.')
 @option(_NEEDS, "--group", type=click.IntRange(min=1), metavar="N", help="Items a call: the function takes a list.")
@@ -89,6 +89,12 @@ class RunCommand(Headed):
         help="Dask scheduler (tcp://host:8786), its scheduler file, or a cluster of the settings.")  # fmt: skip
 @option(_WHERE, "--modules", type=Names(), multiple=True, help="Local packages to send to the workers. Repeatable.")
 @option(_WHERE, "--batch-size", type=BatchSize(), default="auto", show_default=True, help="Items a Dask task.")
+@option(_WHERE, "--wait-for-workers", metavar="TIME", help="Wait so long for a worker that can do the work, where none is there.")
+@option(_BESIDE, "--priority", type=Priority(), help="Higher goes first: urgent, high, normal, low or a number.  [default: the workload's]")
+@option(_BESIDE, "--weight", type=float, default=1.0, show_default=True, help="Slots of this run, among those of its priority.")
+@option(_BESIDE, "--ageing", metavar="TIME", help="What waits so long counts one priority higher.  [default: never]")
+@option(_BESIDE, "--limit", "limits", type=Quantity(), multiple=True,
+        help="How much there is of what the workload uses, such as licence=3 or api=20/s. Repeatable.")  # fmt: skip
 @option(_SHOWN, "-q", "--quiet", is_flag=True, help="No progress and no summary; errors only.")
 @option(_SHOWN, "--progress", type=click.Choice(["auto", "bar", "log"]), help="How progress is shown.  [default: dcompute.progress]")
 @option(_SHOWN, "--json", "as_json", is_flag=True, help="Write the summary to stdout as JSON.")
@@ -165,9 +171,13 @@ def order_of(given: dict[str, Any]) -> Order:
 
 
 def _options(given: dict[str, Any]) -> dict[str, Any]:
-    same = ("key", "batch_size", "errors", "max_failures", "on_change", "on_gone", "takeover", "seed", "name")
+    same = (
+        "key", "batch_size", "errors", "max_failures", "on_change", "on_gone", "takeover", "seed", "name", "priority", "weight", "ageing",
+        "wait_for_workers",
+    )  # fmt: skip
     return {
         **{name: given[name] for name in same},
+        "limits": unique(given["limits"], "--limit") or None,
         "params": unique(given["params"], "--set") or None,
         "client": client_of(given["scheduler"]),
         "retry_failed": _retried(given["retry_failed"]),

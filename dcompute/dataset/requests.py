@@ -71,27 +71,42 @@ class RequestReader:
     def cancel_reason(self) -> str | None:
         """Why the run is asked to end, by one of the next requests; None where it is not."""
         while (request := self.next()) is not None:
-            if request.get("do") == "cancel":
-                return str(request.get("reason") or "cancelled by request")
+            if (reason := _cancel_reason(request)) is not None:
+                return reason
         return None
 
 
+def _cancel_reason(request: dict[str, Any]) -> str | None:
+    return str(request.get("reason") or "cancelled by request") if request.get("do") == "cancel" else None
+
+
 class RequestWatch:
-    """Looks for a request to end a run on a thread of its own, so that it is seen whatever the driver waits for; a context manager.
+    """Looks for requests to a run on a thread of its own, so that they are seen whatever the driver waits for; a context manager.
 
     Parameters
     ----------
     store, run
         Whose requests.
     asked
-        Called once, from the thread, with the reason.
+        Called once, from the thread, with the reason for which the run is to end.
     every
         Seconds between two looks.
+    other
+        Called, from the thread, with each request that is for something else.
     """
 
-    def __init__(self, store: Store, run: str, asked: Callable[[str], None], *, every: float) -> None:
+    def __init__(
+        self,
+        store: Store,
+        run: str,
+        asked: Callable[[str], None],
+        *,
+        every: float,
+        other: Callable[[dict[str, Any]], None] = lambda request: None,  # noqa: ARG005
+    ) -> None:
         self._reader = RequestReader(store, run)
         self._asked = asked
+        self._other = other
         self._every = every
         self._over = threading.Event()
 
@@ -104,7 +119,11 @@ class RequestWatch:
         self._over.set()
 
     def _look(self) -> None:
-        while (reason := self._reader.cancel_reason()) is None:
+        while True:
+            while (request := self._reader.next()) is not None:
+                if (reason := _cancel_reason(request)) is not None:
+                    self._asked(reason)
+                    return
+                self._other(request)
             if self._over.wait(self._every):
                 return
-        self._asked(reason)
