@@ -51,7 +51,7 @@ class Standing:
 
     def wait_for(self, text: str) -> None:
         """What of the run waits for workers while it goes on; empty: nothing."""
-        if text or self._note == self._waits:
+        if self._note in ("", self._waits):  # what was said of workers says more
             self._note = text
         self._waits = text
 
