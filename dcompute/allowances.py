@@ -86,7 +86,11 @@ def _party(name: str, run: str, words: Words) -> Party | None:
     """A run as one that wants some of a limit; None where it uses none of it."""
     try:
         claims = tuple(
-            Claim(needs={name: float(said["uses"][name])}, demand=int(said["batches"]), priority=float(said["priority"]))
+            Claim(
+                needs={name: float(said["uses"][name])},
+                demand=int(said["needed"]),
+                priority=float(said["priority"]),
+            )
             for said in words["classes"]
             if name in said["uses"]
         )
@@ -229,7 +233,7 @@ class Allowances:
         rates = {name: 0.0 if self._met else quota.rate for name, quota in self._agreed.items() if quota.rate is not None}
         return {**at_once, **rates}
 
-    def reckon(self, table: Mapping[str, Words], in_use: Callable[[str], float], now: float) -> dict[str, float]:
+    def reckon(self, table: Mapping[str, Words], in_use: Mapping[str, float], now: float) -> dict[str, float]:
         """How much of each limit this run may use now; called on the driver's thread, which tells the window before it asks again.
 
         Parameters
@@ -237,7 +241,7 @@ class Allowances:
         table
             What all runs say, itself among them.
         in_use
-            How much of a limit batches in flight use.
+            How much of each limit batches in flight use.
         now
             Seconds on a clock that never goes back.
         """
@@ -253,7 +257,7 @@ class Allowances:
             units.want = share
             # what is given back is not used any more: first the window hears of less
             allowed[name] = min(units.held, share)
-            units.floor = max(allowed[name], in_use(name))
+            units.floor = max(allowed[name], in_use.get(name, 0.0))
         return allowed
 
     def exchange(self, others: Mapping[str, Words]) -> bool:

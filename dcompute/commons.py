@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from dcompute.connection import Connection
     from dcompute.flights import Flights
     from dcompute.placing import Placing
-    from dcompute.records import Receipt, Request
+    from dcompute.records import Receipt
     from dcompute.resources import WorkerOffer
     from dcompute.standing import Standing
 
@@ -68,12 +67,12 @@ class Commons:
     def join(self, placing: Placing) -> None:
         """Make this run known and see the others, before its first batch."""
         request = self._assignment.request
-        self._say(Stand(demand={request: 1}, flying={}, about={**self._about, **self._allowances.words}), placing)
+        self._say(Stand(demand={request: 1}, needed={}, flying={}, about={**self._about, **self._allowances.words}), placing)
         self._presence.meet()
         self._allowances.begin(self.others, time.monotonic())
         self._allowances.exchange(self.others)
         self._presence.start()
-        placing.limit = self._limited
+        placing.limit, placing.beside = self._limited, lambda: bool(self.others)
         self.first = w.Allowance(self._allowances.first())
 
     def watch(self, flights: Flights) -> None:
@@ -84,11 +83,11 @@ class Commons:
         """Tell the others where the run stands; what its window has to hear."""
         flying = self._flights.placed() if self._flights is not None else {}
         about = {**self._about, **standing.told(), **self._allowances.words}
-        self._say(Stand(demand=window.demand(), flying=flying, about=about), placing)
+        self._say(Stand(demand=window.demand(), needed=window.needed(), flying=flying, about=about), placing)
         self._neighbours.weigh(self._run, placing.present)
         if self._allowances:
             table = {**self.others, self._run: self._neighbours.words}
-            allowed = self._allowances.reckon(table, functools.partial(_in_use, flying), time.monotonic())
+            allowed = self._allowances.reckon(table, window.in_use(), time.monotonic())
             yield from self._changed("allowance", w.Allowance(allowed))
         if self.others or self._had_others:
             self._had_others = bool(self.others)
@@ -126,7 +125,3 @@ class Commons:
     def _exchange(self, others: Mapping[str, Words]) -> None:
         if self._allowances.exchange(others):
             self._told()
-
-
-def _in_use(flying: Mapping[Request, Mapping[str, int]], name: str) -> float:
-    return sum(sum(there.values()) * dict(request.uses).get(name, 0.0) for request, there in flying.items())

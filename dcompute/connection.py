@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -29,14 +30,14 @@ WORKER_INFORMATION = "dcompute"
 class Connection:
     """A client of our own to the scheduler, so that whatever the user does with theirs harms no run."""
 
-    def __init__(self, client: Client, *, local: Any = None, elastic: Any = None) -> None:
+    def __init__(self, client: Client, *, local: Callable[[], None] | None = None, elastic: Any = None) -> None:
         self.client = client
         self._local = local
         self._elastic = elastic
 
     @property
     def owns_cluster(self) -> bool:
-        """Whether the cluster was started for this run, and ends with it."""
+        """Whether the cluster was started for runs of this process, and ends with the last of them."""
         return self._local is not None
 
     @property
@@ -92,9 +93,7 @@ class Connection:
         with contextlib.suppress(Exception):
             self.client.close(timeout=CLOSE_SECONDS)
         if self._local is not None:
-            with contextlib.suppress(Exception):
-                self._local.close(timeout=CLOSE_SECONDS)
-            _hush.release()
+            self._local()
 
 
 def offer_from(address: str, info: Mapping[str, Any]) -> WorkerOffer:
@@ -238,16 +237,66 @@ def open_client(address: str, security: Any = None) -> Client:
         ) from error
 
 
+@dataclass(slots=True)
+class _Local:
+    """One local cluster."""
+
+    cluster: Any
+    size: tuple[int, ...]
+    users: int = 0
+
+
+class _Locals:
+    """The local clusters of this process: runs of one size that overlap share one, so that together they use the machine once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._there: dict[tuple[int, ...], _Local] = {}
+
+    def take(self, workers: int | None) -> _Local:
+        """A cluster, started where there is none."""
+        # a process forked from this one has its threads no more
+        size = (*_local_size(workers), os.getpid())
+        with self._lock:
+            local = self._there.get(size)
+            if local is None or local.cluster.status.name != "running":
+                local = self._there[size] = _Local(self._started(workers), size)
+            local.users += 1
+            return local
+
+    def give_back(self, local: _Local) -> None:
+        """End it where nobody else uses it."""
+        with self._lock:
+            local.users -= 1
+            if local.users:
+                return
+            if self._there.get(local.size) is local:
+                del self._there[local.size]
+        with contextlib.suppress(Exception):
+            local.cluster.close(timeout=CLOSE_SECONDS)
+        _hush.release()
+
+    def _started(self, workers: int | None) -> Any:
+        _hush.hold()
+        try:
+            return _local_cluster(workers)
+        except BaseException:
+            _hush.release()
+            raise
+
+
+_locals = _Locals()
+
+
 def _start_local(workers: int | None) -> Connection:
     """In-process workers: no main guard is needed, and the items have children of their own."""
     from distributed import Client
 
-    _hush.hold()
+    local = _locals.take(workers)
     try:
-        cluster = _local_cluster(workers)
-        return Connection(Client(cluster, set_as_default=False, name="dcompute"), local=cluster)
+        return Connection(Client(local.cluster, set_as_default=False, name="dcompute"), local=lambda: _locals.give_back(local))
     except BaseException:
-        _hush.release()
+        _locals.give_back(local)
         raise
 
 

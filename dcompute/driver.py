@@ -129,7 +129,7 @@ class Driver(threading.Thread):
         """Drive the run to its end; what goes wrong is in :attr:`error`."""
         try:
             every = settings().driver.requests
-            with RequestWatch(self.assignment.store, self.run_id, self._ask_to_end, every=every, other=self._on_request):
+            with RequestWatch(self.assignment.store, self.run_id, self._ask_to_end, every=every, priority=self.reprioritize):
                 self._execute()
             self._standing.state = "finished"
         except RunCancelled as error:
@@ -226,17 +226,14 @@ class Driver(threading.Thread):
             raise
         finally:
             self._placing.forget()
-        self._commit_the_last()
-        self._clean = not self._flights.at_work and not self._rewrites
-        error = error_of(self._over, again=self.assignment.again) or self._input_error
-        if error is not None:
-            raise error
-
-    def _commit_the_last(self) -> None:
         while self._ledger.is_pending:
             pause = self._commit()
             if self._ledger.is_pending:  # the storage fails, and may come back
                 time.sleep(pause)
+        self._clean = not self._flights.at_work and not self._rewrites
+        error = error_of(self._over, again=self.assignment.again) or self._input_error
+        if error is not None:
+            raise error
 
     def _gave_up(self) -> bool:
         """After a stop a rewrite is not waited for longer than this: the next driver does it."""
@@ -323,11 +320,6 @@ class Driver(threading.Thread):
         # what came before is still offered and done
         self._input_error = error
         self._standing.note(f"nothing comes after this: {error}")
-
-    def _on_request(self, request: dict[str, Any]) -> None:
-        priority = request.get("priority")
-        if request.get("do") == "priority" and isinstance(priority, int):
-            self.reprioritize(priority)
 
     def _on_priority(self, priority: int) -> None:
         self._feed(self._commons.reprioritize(priority))

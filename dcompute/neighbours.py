@@ -14,7 +14,7 @@ from dcompute.presence import Presence, Words
 from dcompute.priority import aged
 from dcompute.records import Request
 from dcompute.resources import WorkerOffer, declared_names, needs, room, slots_left
-from dcompute.sharing import Claim, Party, part_of, split, taken
+from dcompute.sharing import TURN_SECONDS, Claim, Party, part_of, split, taken
 from dcompute.window import Capacity
 
 #: What a run could use falls no sooner than after this (seconds): inputs come in gusts, and others need not jump in and out.
@@ -44,6 +44,7 @@ class Stand:
     """What a run has and could use at one moment."""
 
     demand: Mapping[Request, int]  #: batches each class could have in flight
+    needed: Mapping[Request, int]  #: the same, if there was enough of all limits
     flying: Mapping[Request, Mapping[str, int]]  #: class -> worker ("" where nobody knows) -> batches in flight
     about: Words = field(default_factory=dict)  #: what else others may read of it
 
@@ -67,6 +68,7 @@ class Neighbours:
         self._ageing = ageing
         self._classes: dict[Request, _Class] = {}
         self._spent = 0.0
+        self._said = (-math.inf, 0.0)  #: when it was said last what this run had, and that
         self._last: float | None = None
         self._own: Words = {}
         self._held: Mapping[Request, Mapping[str, int]] = {}
@@ -112,6 +114,7 @@ class Neighbours:
                     **_spelled(request),
                     "priority": self._priority(known, request, waits=demand > 0 and not count, now=now),
                     "batches": known.demand(now, demand),
+                    "needed": stand.needed.get(request, demand),
                     "flying": count,
                     "held": {worker: number for worker, number in flying.items() if worker} if is_small else {},
                 }
@@ -121,7 +124,7 @@ class Neighbours:
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "weight": self._weight,
-            "spent": self._spent,
+            "spent": self._said[1],
             "shuns": list(shuns) if is_small else [],
             "classes": classes,
         }
@@ -205,6 +208,8 @@ class Neighbours:
         for request, flying in stand.flying.items():
             part = part_of(Claim(needs=needs(request), demand=0), rooms)
             self._spent += sum(flying.values()) * part * seconds / self._weight
+        if now - self._said[0] >= TURN_SECONDS:
+            self._said = (now, self._spent)
 
 
 def party_of(run: str, words: Words) -> Party | None:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: A probe waits for a free thread of its worker, which others may hold; who has answered by then (seconds) is enough to begin with.
 PROBE_SECONDS = 60.0
+#: Beside other runs a thread may be free only when their batches end: who has answered by then (seconds), one at least, is enough.
+BESIDE_SECONDS = 5.0
 #: How often (seconds) the scheduler is asked whether a worker that does not answer is still there.
 GONE_SECONDS = 1.0
 #: Seconds between two looks for a worker that a run waits for.
@@ -41,6 +43,7 @@ class Placing:
         self._assignment = assignment
         self._offers: dict[str, WorkerOffer] = {}
         self.present: Mapping[str, WorkerOffer] = {}  #: all workers
+        self.beside: Callable[[], bool] = lambda: False  #: whether other runs are at work there
         self.limit: Callable[[Capacity], Capacity] | None = None  #: what other runs leave of what the cluster offers
         self._trusted: set[str] = set()  #: workers whose files this driver has found
         self._admitted: set[str] = set()  #: the first workers, and those that came later and have answered well
@@ -202,23 +205,24 @@ class Placing:
         WorkloadError
             A workload that a worker cannot import.
         """
-        until = time.monotonic() + PROBE_SECONDS
+        began = time.monotonic()
         rounds = 0
-        answers = self._ask(store, rounds, until, cancelled)
-        while answers and not any(answers.values()) and time.monotonic() < until:
+        answers = self._ask(store, rounds, began, cancelled)
+        while answers and not any(answers.values()) and (self.beside() or time.monotonic() < began + PROBE_SECONDS):
             # All who were asked are gone; who came in their place is asked too.
             self.refresh()
             rounds += 1
-            answers = self._ask(store, rounds, until, cancelled)
+            answers = self._ask(store, rounds, began, cancelled)
         if answers and not any(answers.values()):
             raise ClusterError(
                 f"none of the {len(answers)} workers of {self.address} answered within {PROBE_SECONDS:.0f} s: they are busy with other "
                 f"work, or cut off. Free some, and {self._assignment.again}"
             )
-        self._admitted.update(self._offers)
+        # where other runs hold slots, who has not answered comes later, as a newcomer does
+        self._admitted.update(address for address in self._offers if not self.beside() or answers.get(address) is not None)
         self._newcomers = Newcomers(self._connection, self._assignment, store, answers=self._answers, told=told)
 
-    def _ask(self, store: Store, rounds: int, until: float, cancelled: Callable[[], str | None]) -> dict[str, dict[str, Any] | None]:
+    def _ask(self, store: Store, rounds: int, began: float, cancelled: Callable[[], str | None]) -> dict[str, dict[str, Any] | None]:
         token = self._assignment.spec.run
         futures = {
             address: self._connection.compute(
@@ -226,15 +230,24 @@ class Placing:
             )
             for number, address in enumerate(self._offers)
         }
+
+        def is_enough() -> bool:
+            waited = time.monotonic() - began
+            if self.beside():
+                return waited > BESIDE_SECONDS and any(future.done() for future in futures.values())
+            return waited > PROBE_SECONDS
+
         try:
-            answers = {address: self._answer(address, future, until, cancelled) for address, future in futures.items()}
+            answers = {address: self._answer(address, future, is_enough, cancelled) for address, future in futures.items()}
             self._judge(answers, store)
         finally:
             for future in futures.values():
                 future.release()
         return answers
 
-    def _answer(self, address: str, future: Any, until: float, cancelled: Callable[[], str | None]) -> dict[str, Any] | None:
+    def _answer(
+        self, address: str, future: Any, is_enough: Callable[[], bool], cancelled: Callable[[], str | None]
+    ) -> dict[str, Any] | None:
         """What a worker says; None where it is gone or says nothing in time."""
         look_at = time.monotonic() + GONE_SECONDS
         while not future.done():
@@ -244,7 +257,7 @@ class Placing:
             if self._connection.lost:
                 raise ClusterError(f"the scheduler at {self.address} is gone: start a cluster and {self._assignment.again}")
             # The task of a worker that is gone may run nowhere else, and would wait for ever.
-            if time.monotonic() > until:
+            if is_enough():
                 return None
             if time.monotonic() > look_at:
                 if address not in self._connection.offers():

@@ -2,7 +2,7 @@
 
 Pure: every driver sees the same table of what all of them could use, and finds the same shares. Higher priorities go first. Within one
 priority slots go by weight, one at a time to whoever has least for his weight, and what one does not need goes to the others. A run that
-had more than its part of late is as far behind as that, by less than a slot: so where there are fewer slots than runs, they take turns.
+had more than its part of late is put back for that, by less than a slot: so where there are fewer slots than runs, they take turns.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-#: So many seconds of one slot ahead of the others put a run back by one slot.
+#: So many seconds of one slot ahead of the others put a run back by one slot. Runs say no more often than this what they had, so that
+#: shares do not change with every second.
 TURN_SECONDS = 5.0
-#: A run may be put back by no more than this part of a slot: as many as there are have at least one each.
+#: A run is put back by no more than this part of a slot: where there are slots for all, each keeps one.
 _MOST_LEAD = 0.999
 _TOLERANCE = 1e-9
 

@@ -91,8 +91,8 @@ class RequestWatch:
         Called once, from the thread, with the reason for which the run is to end.
     every
         Seconds between two looks.
-    other
-        Called, from the thread, with each request that is for something else.
+    priority
+        Called, from the thread, with each priority that the run is asked to have.
     """
 
     def __init__(
@@ -102,11 +102,11 @@ class RequestWatch:
         asked: Callable[[str], None],
         *,
         every: float,
-        other: Callable[[dict[str, Any]], None] = lambda request: None,  # noqa: ARG005
+        priority: Callable[[int], None] | None = None,
     ) -> None:
         self._reader = RequestReader(store, run)
         self._asked = asked
-        self._other = other
+        self._priority = priority
         self._every = every
         self._over = threading.Event()
 
@@ -124,6 +124,8 @@ class RequestWatch:
                 if (reason := _cancel_reason(request)) is not None:
                     self._asked(reason)
                     return
-                self._other(request)
+                number = request.get("priority")
+                if request.get("do") == "priority" and isinstance(number, int) and self._priority is not None:
+                    self._priority(number)
             if self._over.wait(self._every):
                 return

@@ -29,6 +29,17 @@ class Explainer:
             return self._of_probes()
         return {found.request: self._wanted(found) for found in core.queues.classes.values()}
 
+    def needed(self) -> Mapping[Request, int]:
+        """As :meth:`demand`, if there was enough of all named limits."""
+        core = self._core
+        if core.end is not None or core.pause.why is not None:
+            return self.demand()
+        return {found.request: core.slots.flying.get(found.request, 0) + self._batches(found) for found in core.queues.classes.values()}
+
+    def in_use(self) -> Mapping[str, float]:
+        """How much of each named limit that is a number at once is in use."""
+        return self._core.quotas.held(self._core.now)
+
     def _of_probes(self) -> Mapping[Request, int]:
         core = self._core
         wanted = {found.request: core.slots.flying.get(found.request, 0) for found in core.queues.classes.values()}

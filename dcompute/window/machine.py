@@ -111,6 +111,14 @@ class Window:
         """Batches that each class could have in flight now, wherever there was room for them; those in flight are among them."""
         return self._explainer.demand()
 
+    def needed(self) -> Mapping[Request, int]:
+        """As :meth:`demand`, if there was enough of all named limits."""
+        return self._explainer.needed()
+
+    def in_use(self) -> Mapping[str, float]:
+        """How much of each named limit that is a number at once is in use; what was dropped a moment ago is."""
+        return self._explainer.in_use()
+
     def reasons(self) -> Sequence[Waiting]:
         """For each class of which something waits: how many items, and why."""
         return self._explainer.reasons()

@@ -171,6 +171,10 @@ class Quotas:
         ]
         return max(0, flying, min(counts)) if counts else None
 
+    def held(self, now: float) -> dict[str, float]:
+        """How much of each number is in use."""
+        return {name: self._held(name, now) for name in self._limits if name not in self._streams}
+
     def _too_many(self, name: str, amount: float, now: float) -> Lack | None:
         held, allowed = self._held(name, now), self._allowance(name)
         if held + amount <= allowed + _EPS:

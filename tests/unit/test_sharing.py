@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dcompute.sharing import Claim, Party, Share, part_of, split, taken
+from dcompute.sharing import TURN_SECONDS, Claim, Party, Share, part_of, split, taken
 
 ONE = {"thread": 1.0}
 NAMES = ["thread", "GPU", "MEMORY"]
@@ -115,19 +115,24 @@ def test_a_lower_priority_changes_nothing_above_it(parties: list[Party], rooms: 
 
 @pytest.mark.parametrize("slots", [2, 3, 8])
 def test_runs_that_do_not_fit_beside_each_other_take_turns_by_weight(slots: int) -> None:
-    """Where shares are no whole slots, over time each run gets by its weight, and none waits without end."""
+    """Where shares are no whole slots, over time each run gets by its weight, none waits without end, and turns last seconds."""
     weights = {"a": 3.0, "b": 1.0, "c": 1.0, "d": 1.0}
     rooms = {f"w{n}": ONE for n in range(slots)}
-    spent, had, last = dict.fromkeys(weights, 0.0), dict.fromkeys(weights, 0), dict.fromkeys(weights, 0)
-    for second in range(600):
-        parties = [Party(run=run, weight=weights[run], spent=spent[run], claims=(Claim(needs=ONE, demand=99),)) for run in weights]
+    spent, said, had, last = ({**dict.fromkeys(weights, 0.0)} for _ in range(4))
+    now, changes = dict.fromkeys(weights, 0), 0
+    for second in range(1200):
+        said |= {run: spent[run] for number, run in enumerate(weights) if (second + number) % TURN_SECONDS == 0}
+        parties = [Party(run=run, weight=weights[run], spent=said[run], claims=(Claim(needs=ONE, demand=99),)) for run in weights]
         for run, share in split(parties, rooms).items():
             had[run] += count(share)
-            spent[run] = 0.99 * spent[run] + count(share) / slots / weights[run]
+            changes += now[run] != count(share)
+            now[run] = count(share)
+            spent[run] = 0.98 * spent[run] + count(share) / slots / weights[run]
             last[run] = second if count(share) else last[run]
-            assert second - last[run] < 40
+            assert second - last[run] < 60
+    assert changes < 1600
     for run, weight in weights.items():
-        assert had[run] / (600 * slots) == pytest.approx(weight / 6, rel=0.1)
+        assert had[run] / (1200 * slots) == pytest.approx(weight / 6, rel=0.1)
 
 
 def test_what_needs_other_workers_is_not_in_the_way() -> None:
