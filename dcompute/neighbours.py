@@ -13,7 +13,8 @@ from typing import Any
 from dcompute.presence import Presence, Words
 from dcompute.priority import aged
 from dcompute.records import Request
-from dcompute.resources import WorkerOffer, declared_names, needs, room, slots_left
+from dcompute.resources import WorkerOffer
+from dcompute.rooms import declared_names, needs, room, slots_left
 from dcompute.sharing import TURN_SECONDS, Claim, Party, part_of, split, taken
 from dcompute.window import Capacity
 

@@ -43,9 +43,7 @@ def most_at_once(trace: Path) -> int:
 def test_runs_that_overlap_use_the_machine_once(tmp_path: Path) -> None:
     """Two runs at once have no more items at work than one of them alone would; the cluster ends with the last of them."""
     trace = tmp_path / "trace"
-    runs = [
-        dc.map(work, range(12), tmp_path / name, params={"trace": str(trace), "name": name}, batch_size=1) for name in ("one", "other")
-    ]
+    runs = [dc.map(work, range(12), tmp_path / name, params={"trace": str(trace), "name": name}, batch_size=1) for name in ("one", "other")]
     assert all(run.wait(60, progress="quiet") for run in runs)
     assert [len(run.results().compute()) for run in runs] == [12, 12]
     assert most_at_once(trace) <= SLOTS
