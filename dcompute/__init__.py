@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from dcompute.report.report import Report
     from dcompute.retry import Retry, Rule
     from dcompute.run import Run, map, preview
+    from dcompute.scaling import adapt
     from dcompute.upstream import rows
     from dcompute.worker.commands import process
     from dcompute.worker.context import current
@@ -51,6 +52,7 @@ _HOMES = {
     "Retry": "dcompute.retry",
     "Rule": "dcompute.retry",
     "Run": "dcompute.run",
+    "adapt": "dcompute.scaling",
     "cluster": "dcompute.clusters",
     "command": "dcompute.commands",
     "current": "dcompute.worker.context",
@@ -71,6 +73,7 @@ __all__ = [
     "Rule",
     "Run",
     "Workload",
+    "adapt",
     "cluster",
     "command",
     "current",
