@@ -113,17 +113,3 @@ def report(new: WorkerOffer | None, wanted: Need, *, want: int, asked: int, have
         if new is None
         else {"nthreads": new.nthreads, "memory": new.memory_limit, "resources": {name: float(one) for name, one in new.resources.items()}},
     }
-
-
-def offer_told(told: Any) -> WorkerOffer | None:
-    """What a new worker has, as :func:`report` told it."""
-    try:
-        offer = told["offer"]
-        return WorkerOffer(
-            address="a new worker",
-            nthreads=int(offer["nthreads"]),
-            memory_limit=None if offer["memory"] is None else int(offer["memory"]),
-            resources={str(name): float(one) for name, one in offer["resources"].items()},
-        )
-    except (KeyError, TypeError, ValueError, AttributeError):
-        return None

@@ -5,14 +5,17 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import dask
 import pytest
 from distributed import Client, Scheduler, SpecCluster, Worker
+from distributed.deploy.spec import ProcessInterface
 
 import dcompute as dc
 from dcompute.demand import RUNS, SCALING, told
+from dcompute.errors import ResourceError
 from dcompute.records import Request
 from tests.processes import until
 
@@ -178,3 +181,44 @@ def test_anything_that_can_be_scaled_is(cluster: Any, client: Client) -> None:
     runs.want(a={CPU: 4})
     time.sleep(0.2)
     assert len(told_so.asked) == asked
+
+
+def nap(number: int) -> int:
+    """Takes a moment."""
+    time.sleep(0.05)
+    return number
+
+
+def test_a_run_grows_its_cluster_from_zero_and_leaves_it_empty(cluster: Any, tmp_path: Path) -> None:
+    """What a run could have in flight is what is started, up to the bound, and goes when the run is over."""
+    dc.adapt(cluster, maximum=3, interval="50ms", idle="200ms")
+    run = dc.map(nap, range(400), tmp_path / "d", client=cluster, batch_size=10)
+    until(lambda: size(cluster) == 3, 30, "as many workers as may be")
+    assert run.wait(60, progress="quiet")
+    assert run.summary().succeeded == 400
+    until(lambda: size(cluster) == 0, 30, "no worker")
+
+
+def test_a_run_that_no_new_worker_could_execute_is_refused(cluster: Any, tmp_path: Path) -> None:
+    """With no worker there, and none to come, it is an error that names the gap; nothing was started."""
+    dc.adapt(cluster, maximum=3, interval="50ms", idle="200ms")
+    run = dc.map(dc.workload(nap, gpus=1), range(4), tmp_path / "d", client=cluster)
+    with pytest.raises(ResourceError, match="none is asked for: needs GPU=1; a new worker has no GPU"):
+        run.wait(30, progress="quiet")
+    assert size(cluster) == 0
+
+
+def test_a_run_that_waits_says_what_is_asked_for(cluster: Any, client: Client, tmp_path: Path) -> None:
+    """While a run waits for a worker that does not come, its note says how many are asked for."""
+    cluster.new_spec["cls"] = Never
+    dc.adapt(cluster, maximum=2, interval="50ms")
+    run = dc.map(nap, range(4), tmp_path / "d", client=cluster, wait_for_workers=60)
+    until(lambda: "1 are asked for, 0 are there" in run.status().note, 20, "a note of what is asked for")
+    run.cancel()
+
+
+class Never(ProcessInterface):
+    """A worker that is asked for, and does not come."""
+
+    def __init__(self, scheduler: str, **_: Any) -> None:
+        super().__init__(scheduler=scheduler)
