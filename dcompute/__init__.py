@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from dcompute.report.report import Report
     from dcompute.retry import Retry, Rule
     from dcompute.run import Run, map, preview
+    from dcompute.scaling import adapt
     from dcompute.upstream import rows
     from dcompute.worker.commands import process
     from dcompute.worker.context import current
@@ -54,6 +55,7 @@ _HOMES = {
     "Retry": "dcompute.retry",
     "Rule": "dcompute.retry",
     "Run": "dcompute.run",
+    "adapt": "dcompute.scaling",
     "apart": "dcompute.affinity",
     "cluster": "dcompute.clusters",
     "command": "dcompute.commands",
@@ -78,6 +80,7 @@ __all__ = [
     "Rule",
     "Run",
     "Workload",
+    "adapt",
     "apart",
     "cluster",
     "command",

@@ -52,8 +52,10 @@ class Connection:
 
     @property
     def target(self) -> int | None:
-        """How many workers an adaptive cluster may grow to; None where the cluster is not adaptive."""
+        """How many workers an adaptive cluster may grow to for tasks that it sees; None where it does not go by them."""
         adaptive = getattr(self._elastic, "_adaptive", None)
+        if getattr(adaptive, "reads_demand", False):
+            return None
         maximum = getattr(adaptive, "maximum", None)
         return int(maximum) if isinstance(maximum, int | float) and maximum < 1e6 else None
 
@@ -87,6 +89,18 @@ class Connection:
         """Let the scheduler drop what :meth:`keep` gave it."""
         with contextlib.suppress(Exception):
             self.client.set_metadata(["dcompute", digest], None)
+
+    @property
+    def new_worker(self) -> WorkerOffer | None:
+        """What a new worker would have, where the cluster at hand scales by classes and knows it."""
+        offer = getattr(getattr(self._elastic, "_adaptive", None), "offer", None)
+        return offer if isinstance(offer, WorkerOffer) else None
+
+    def noted(self, name: str) -> Any:
+        """What the scheduler keeps in its metadata under a name; None: nothing, or it does not answer."""
+        with contextlib.suppress(Exception):
+            return self.client.get_metadata([name], default=None)
+        return None
 
     def close(self) -> None:
         """Close our client, and the cluster where it is ours."""

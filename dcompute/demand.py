@@ -13,9 +13,9 @@ from typing import Any
 from dcompute.records import Request
 from dcompute.resources import WorkerOffer, explain_gap, slots
 
-#: Where runs tell their scheduler of themselves: in its metadata, under this name and their id.
+#: Name in the scheduler's metadata: run id -> what it says of itself; None: it is over.
 RUNS = "dcompute-runs"
-#: And where what scales the cluster tells of itself.
+#: The same of what scales the cluster.
 SCALING = "dcompute-scaling"
 #: A run that has told nothing new for so long (seconds) is taken for dead.
 SILENT_SECONDS = 15.0
@@ -52,6 +52,20 @@ def heard(classes: Any) -> dict[Request, int]:
         except (KeyError, TypeError, ValueError, AttributeError):
             continue
     return found
+
+
+def offer_told(told: Any) -> WorkerOffer | None:
+    """What a new worker has, as its scaler told it; None where that is in no form that is known."""
+    try:
+        offer = told["offer"]
+        return WorkerOffer(
+            address="a new worker",
+            nthreads=int(offer["nthreads"]),
+            memory_limit=None if offer["memory"] is None else int(offer["memory"]),
+            resources={str(name): float(one) for name, one in offer["resources"].items()},
+        )
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
 
 
 class Hearing:

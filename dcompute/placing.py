@@ -12,6 +12,7 @@ from dcompute.dataset.parts import mark_name
 from dcompute.errors import ClusterError, DcomputeError, RunCancelled, StoreError
 from dcompute.gaps import Gaps
 from dcompute.graph import probe_task
+from dcompute.growth import Growth
 from dcompute.newcomers import Newcomers
 from dcompute.records import Receipt, Request
 from dcompute.resources import WorkerOffer, annotation, explain_aside, explain_gap, is_counted, memory_share, slots
@@ -52,6 +53,7 @@ class Placing:
         self._refused_since: float | None = None  #: when there were no other workers any more
         self._newcomers: Newcomers | None = None  #: None: the run has not begun, and all workers count
         self._news: list[str] = []
+        self._growth = Growth(connection)
         self._answers: Answers = {}
         if not assignment.packed.inline:
             connection.keep(assignment.packed.digest, assignment.packed.data)
@@ -59,6 +61,7 @@ class Placing:
     def refresh(self) -> bool:
         """Look again at what workers offer, and at what those answered that came in mid-run; whether it changed."""
         present = self.present = self._connection.offers()
+        self._growth.look()
         if self._newcomers is not None:
             self._look_at_newcomers(self._newcomers, present)
         offers = {address: offer for address, offer in present.items() if self._newcomers is None or address in self._admitted}
@@ -154,7 +157,9 @@ class Placing:
     def gap(self, request: Request) -> str:
         """Why no worker that is there can execute a class; "" where one can."""
         offers = list(self._offers.values())
-        return explain_gap(request, offers) if offers else "no worker is there"
+        why = explain_gap(request, offers) if offers else "no worker is there"
+        said = self._growth.said(request) if why else ""
+        return f"{why}; {said}" if said else why
 
     def await_worker(self, request: Request, patience: float | None, *, said: Callable[[str], None]) -> None:
         """Return when a worker is there that can execute a class. A cluster without workers may still get some, where nothing is said.
@@ -174,13 +179,19 @@ class Placing:
             Which names the gap.
         """
         gaps = Gaps(patience, self._assignment.again)
-        while (self._offers or patience is not None) and (text := gaps.must_wait(request, self.gap(request), time.monotonic())):
+        while self._is_refused(request, patience) and (text := gaps.must_wait(request, self.gap(request), time.monotonic())):
             said(text)
             if self._connection.lost:
                 raise ClusterError(f"the scheduler at {self.address} is gone: start a cluster and {self._assignment.again}")
             time.sleep(WAIT_SECONDS)
             self.refresh()
         said("")
+
+    def _is_refused(self, request: Request, patience: float | None) -> bool:
+        """Whether a class that nobody can execute now may not simply wait: somebody may come, where it is not known who comes."""
+        if self._growth.offer is not None:
+            return not self._growth.serves(request)
+        return bool(self._offers) or patience is not None
 
     def aside(self, request: Request) -> str:
         """Which workers take no part because they do not declare what others do; "" where all do."""

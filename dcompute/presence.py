@@ -14,13 +14,13 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from dcompute.demand import RUNS
+
 if TYPE_CHECKING:
     from dcompute.connection import Connection
 
 log = logging.getLogger("dcompute.driver")
 
-#: Name in the scheduler's metadata: run id -> what it says of itself; None: it is over.
-RUNS = "dcompute-runs"
 #: Seconds between two exchanges.
 EVERY_SECONDS = 1.0
 #: A run whose counter stands still for so long (seconds, on the clock of who watches it) is gone.

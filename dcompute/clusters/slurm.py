@@ -139,7 +139,7 @@ def _encryption(profile: Settings) -> dict[str, Any]:
 
 def _listening(profile: Settings) -> dict[str, Any]:
     """How the scheduler and the workers are reached."""
-    scheduler: dict[str, Any] = {"dashboard_address": profile.dashboard, "port": 0}
+    scheduler: dict[str, Any] = {"dashboard_address": profile.dashboard, "port": 0, "preload": ["dcompute.dashboard"]}
     if profile.host:
         scheduler["host"] = profile.host
     return {"scheduler_options": scheduler} | ({"interface": profile.interface} if profile.interface else {})

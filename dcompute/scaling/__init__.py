@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dcompute.errors import UsageError
+from dcompute.errors import UsageError, WorkloadError
 from dcompute.resources import CPU, MEMORY, WorkerOffer, parse_bytes, parse_seconds
 
 
@@ -51,8 +51,8 @@ def adapt(
     if maximum < max(1, minimum):
         raise UsageError(f"maximum={maximum}: it must be at least 1, and no less than minimum={minimum}")
     offer = None if offers is None else offer_of(offers)
-    seconds = parse_seconds(interval, "interval")
-    patience = None if idle is None else parse_seconds(idle, "idle")
+    seconds = _time("interval", interval)
+    patience = None if idle is None else _time("idle", idle)
     if hasattr(cluster, "worker_spec") and hasattr(cluster, "adapt"):
         from dcompute.scaling.by_class import ByClass
 
@@ -93,3 +93,10 @@ def _number(name: str, amount: float | str) -> float:
         return float(amount)
     except (TypeError, ValueError):
         raise UsageError(f"offers: {name}={amount!r} is no number") from None
+
+
+def _time(name: str, value: float | str) -> float:
+    try:
+        return parse_seconds(value, name)
+    except WorkloadError as error:
+        raise UsageError(str(error)) from None

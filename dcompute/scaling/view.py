@@ -76,15 +76,17 @@ def offer_of_cluster(cluster: Any) -> WorkerOffer | None:
 def _bytes(limit: Any) -> int | None:
     from dask.utils import parse_bytes
 
-    with contextlib.suppress(ValueError, TypeError):
+    with contextlib.suppress(ValueError, TypeError, AttributeError):
         return int(parse_bytes(limit)) or None
     return None  # "auto", or a share of the machine
 
 
 def prefixes(runs: Any) -> frozenset[str]:
-    """With what the keys of the tasks of runs begin."""
-    found = {one["prefix"] for one in runs.values() if isinstance(one, Mapping) and isinstance(one.get("prefix"), str)}
-    return frozenset({PROBES, *found, *(f"{prefix}-rewrite" for prefix in found)})
+    """With what the keys of the tasks of runs begin, as Dask groups them."""
+    from dask.utils import key_split
+
+    found = {one["workload"] for one in runs.values() if isinstance(one, Mapping) and isinstance(one.get("workload"), str)}
+    return frozenset({PROBES, *(key_split(f"{name}{what}-0-0") for name in found for what in ("", "-rewrite"))})
 
 
 async def foreign_tasks(cluster: Any, scheduler: Any, ours: frozenset[str]) -> int:
@@ -111,17 +113,3 @@ def report(new: WorkerOffer | None, wanted: Need, *, want: int, asked: int, have
         if new is None
         else {"nthreads": new.nthreads, "memory": new.memory_limit, "resources": {name: float(one) for name, one in new.resources.items()}},
     }
-
-
-def offer_told(told: Any) -> WorkerOffer | None:
-    """What a new worker has, as :func:`report` told it."""
-    try:
-        offer = told["offer"]
-        return WorkerOffer(
-            address="a new worker",
-            nthreads=int(offer["nthreads"]),
-            memory_limit=None if offer["memory"] is None else int(offer["memory"]),
-            resources={str(name): float(one) for name, one in offer["resources"].items()},
-        )
-    except (KeyError, TypeError, ValueError, AttributeError):
-        return None

@@ -14,6 +14,8 @@ import pytest
 
 import dcompute as dc
 from dcompute.clusters.slurm import Settings, open_cluster
+from dcompute.clusters.tls import write
+from dcompute.errors import ResourceError
 from tests.processes import until
 from tests.slurm.controller import Slurm
 
@@ -99,3 +101,31 @@ def test_a_run_outlives_the_walltime_of_its_jobs(slurm: Slurm, tmp_path: Path) -
     check(run, 300)
     hosts = run.attempts(columns=["worker"]).compute()["worker"]
     assert hosts.nunique() >= 3
+
+
+@pytest.mark.timeout(150)
+def test_jobs_come_for_what_they_could_do_and_go_when_they_are_idle(slurm: Slurm, tmp_path: Path) -> None:
+    """From no job to as many as may be, over TLS; a run that wants a GPU gets no job and says why; when all is done, no job is left."""
+    write(tmp_path / "certs", ["127.0.0.1"])
+    with cluster(tmp_path, adapt={"min": 0, "max": 3}, idle="2 s", tls=str(tmp_path / "certs")) as jobs:
+        assert jobs.scheduler_address.startswith("tls://")
+        refused = dc.map(dc.workload(slow, gpus=1), range(4), tmp_path / "refused", client=jobs)
+        with pytest.raises(ResourceError, match="needs GPU=1; a new worker has no GPU"):
+            refused.wait(30)
+        assert slurm.jobs() == []
+        run = dc.map(slow, range(300), tmp_path / "dataset", client=jobs)
+        until(lambda: len(slurm.jobs("RUNNING")) == 3, 30, "as many jobs as may be")
+        assert run.wait(100)
+        until(lambda: slurm.jobs() == [], 30, "no job")
+    check(run, 300)
+
+
+@pytest.mark.timeout(150)
+def test_a_job_that_is_cancelled_before_its_worker_came_is_asked_for_again(slurm: Slurm, tmp_path: Path) -> None:
+    """Nobody had seen its worker; Slurm knows the job no more, and so another one is asked for."""
+    with cluster(tmp_path, workers=1, prologue=["sleep 6"]) as jobs:
+        until(lambda: slurm.jobs("RUNNING"), 30, "a job")
+        first = slurm.jobs("RUNNING")[0]
+        slurm.run("scancel", first)
+        until(lambda: set(slurm.jobs("RUNNING")) - {first}, 60, "another job")
+        until(lambda: len(jobs.scheduler_info["workers"]) == 1, 60, "its worker")
