@@ -76,17 +76,24 @@ class Sender:
                 core.queues.back(what)
 
     def _release(self, classes: list[ItemClass]) -> None:
-        """Keep no worker free for something that does not wait any more."""
+        """Keep no worker free for something that does not wait any more, or while something that goes first waits for it."""
         slots = self._core.slots
         ready = {found.request for found in classes if found.ready and found.why is not Why.LIMIT}
         alone = sum(len(found.alone) for found in classes if found.why_alone is not Why.LIMIT)
         for worker, why in list(slots.kept.items()):
-            if why is not None and why not in ready:
+            if why is not None and (why not in ready or self._outranked(worker, why, classes)):
                 del slots.kept[worker]
             elif why is None and not slots.runs_alone(worker):
                 alone -= 1
-                if alone < 0 or not self._wanted_alone(worker, classes):
+                if alone < 0 or not self._wanted_alone(worker, classes) or self._outranked(worker, None, classes):
                     del slots.kept[worker]
+
+    def _outranked(self, worker: str, why: Request | None, classes: list[ItemClass]) -> bool:
+        """Whether a class waits for a worker that goes before what the worker is kept for."""
+        priority = self._order.priority
+        mine = max((priority(found) for found in classes if (found.alone if why is None else found.request == why)), default=0)
+        others = (found for found in classes if found.ready and found.why is not Why.LIMIT and priority(found) > mine)
+        return any(self._core.slots.slots.get(found.request, {}).get(worker) for found in others)
 
     def _send_ready(self, ready: list[ItemClass]) -> None:
         while ready:

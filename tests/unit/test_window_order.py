@@ -235,3 +235,13 @@ def test_an_item_that_runs_alone_and_a_pause_say_so() -> None:
     (waiting,) = paused.window.reasons()
     assert (waiting.why, waiting.until) == (Why.PAUSED, 1.0)
     assert "Error (permanent)" in waiting.text
+
+
+def test_a_worker_that_is_kept_for_an_item_that_runs_alone_is_open_to_what_goes_before_it() -> None:
+    """Work of a higher priority that comes while the worker falls empty takes its slots at once."""
+    run = Run(3, {"a": 2}, SINGLE)
+    one, _two = only(run.first, Send)
+    assert not run.sends(Ended(one.number, receipt(one, failed(Kind.CRASH), seconds=5)))
+    run.window.handle(Offered(named("high", 1), exhausted=True, request=HIGH), 1.0)
+    (high,) = only(run.window.handle(Capacity({BASE: run.slots, HIGH: run.slots}), 1.0), Send)
+    assert high.request == HIGH
