@@ -145,6 +145,13 @@ class Worker(_Section):
     walltime: Seconds | None
 
 
+class Logs(_Section):
+    """How much is kept of what items print, beside the beginning and the end that their rows have."""
+
+    item: Bytes
+    batch: Bytes
+
+
 class Store(_Section):
     """How storage is spoken to."""
 
@@ -163,6 +170,7 @@ class Settings(_Section):
     driver: Driver
     local: Local
     worker: Worker
+    logs: Logs
     store: Store
     storage: Profiles
     clusters: Clusters
