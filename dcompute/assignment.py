@@ -26,6 +26,7 @@ from dcompute.errors import UsageError, WorkloadError
 from dcompute.graph import Packed, refuse_fusing
 from dcompute.inputs import Inputs
 from dcompute.records import STAYING_KINDS, Kind, Request, RunSpec
+from dcompute.relay import Relay
 from dcompute.secrecy import shown_words
 from dcompute.window import WindowConfig
 from dcompute.worker.supervisor import release
@@ -165,7 +166,8 @@ class Assignment:
         """The cluster, for as long as the run needs it."""
         connection = connect(self.place, workers=self.options.workers)
         try:
-            yield connection
+            with Relay(connection, self.store, self.spec.run):
+                yield connection
         finally:
             connection.close()
             if connection.owns_cluster:

@@ -150,6 +150,7 @@ class Logs(_Section):
 
     item: Bytes
     batch: Bytes
+    live: bool
 
 
 class Store(_Section):

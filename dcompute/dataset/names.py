@@ -64,6 +64,16 @@ def heartbeat_name(run: str) -> str:
     return f"runs/{run}.json"
 
 
+def follow_name(run: str) -> str:
+    """The file that asks the driver of a run to pass on what its items print."""
+    return f"runs/{run}.follow"
+
+
+def tail_name(run: str) -> str:
+    """The file with the last of what the items of a run printed, where somebody asked for it."""
+    return f"runs/{run}.tail"
+
+
 def started_name(batch: str) -> str:
     """The file that says which execution began a batch that may be executed once only, or that none ever will."""
     return f"runs/{batch}.started"

@@ -317,7 +317,7 @@ class Executor:
     def _tell(self, header: Header, now: float) -> None:
         if now - self._told >= _TELL_EVERY:
             self._told = now
-            self._ticked(Tick(header.index if header.at_work else None, header.done, header.fraction, header.text))
+            self._ticked(Tick(header.index if header.at_work else None, header.done, header.fraction, header.text, self._printed.recent))
 
     def _bury(self, child: Child) -> None:
         """Wait until the child and all below it are gone, and take the last of what they printed."""
@@ -398,6 +398,7 @@ class Executor:
 
     def _finish(self) -> Execution:
         """Parquet of what the journal holds."""
+        self._ticked(Tick(max(self._last.index, 0), self._last.done, None, "", self._printed.rest, is_last=True))
         self._log_output()
         work, problem, is_full, crashed = self._work, "", False, 0
         # checks are user code: where they end the process, the items are written as what they cannot judge

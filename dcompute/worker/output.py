@@ -16,6 +16,8 @@ ALLOWANCE = 16 << 20
 #: A mark's index at the end of a batch.
 END = -1
 _DIGITS = 12
+#: Who looks on waits for the end of a line up to so many bytes.
+_LONGEST_LINE = 1 << 10
 _CHUNK = 1 << 18
 
 
@@ -53,9 +55,9 @@ class Bounded:
             if len(self._tail) > 4 * tail:
                 del self._tail[: len(self._tail) - tail]
 
-    def tail(self) -> str:
+    def tail(self) -> bytes:
         """The end alone."""
-        return bytes(self._tail[max(0, len(self._tail) - self._limits[1]) :]).decode("utf-8", "backslashreplace")
+        return bytes(self._tail[max(0, len(self._tail) - self._limits[1]) :])
 
     def clear(self) -> None:
         """Begin anew."""
@@ -145,13 +147,17 @@ class Capture:
         texts, self._long = self._long, {}
         return texts
 
-    def take_recent(self) -> str:
-        """The last of what came since this was asked before."""
+    def take_recent(self, *, whole: bool = False) -> str:
+        """The last of what came since this was asked before, up to a line's end where not ``whole``."""
         if self._recent is None or not self._recent.size:
             return ""
-        text = self._recent.tail()
-        self._recent.clear()
-        return text
+        data = self._recent.tail()
+        is_long = self._recent.size >= _LONGEST_LINE
+        end = len(data) if whole else data.rfind(b"\n") + 1 or (len(data) if is_long else 0)
+        if end:
+            self._recent.clear()
+            self._recent.add(data[end:])
+        return data[:end].decode("utf-8", "backslashreplace")
 
     def _new_long(self) -> Bounded | None:
         return None if self._long_limits is None else Bounded(*self._long_limits)

@@ -63,5 +63,12 @@ class Printed:
         return "\n".join(text for capture in self.captures for text in capture.take().values())
 
     def recent(self) -> dict[str, str]:
-        """By stream, the last of what was printed since this was asked before."""
-        return {name: text for name, capture in zip(STREAMS, self.captures, strict=False) if (text := capture.take_recent())}
+        """By stream, the last lines that were printed since this was asked before."""
+        return self._recent(whole=False)
+
+    def rest(self) -> dict[str, str]:
+        """By stream, what nobody was told yet."""
+        return self._recent(whole=True)
+
+    def _recent(self, *, whole: bool) -> dict[str, str]:
+        return {name: text for name, capture in zip(STREAMS, self.captures, strict=False) if (text := capture.take_recent(whole=whole))}

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import dask
 
 import dcompute as dc
+from dcompute.dataset.following import run_at_work
+from tests.processes import until
 
 
 def talks(number: int) -> None:
@@ -49,3 +52,17 @@ def test_what_is_short_makes_no_log_part(tmp_path: Path) -> None:
     """What is not used costs no file."""
     dc.map(talks, [1, 2], tmp_path / "out").wait(progress="quiet")
     assert not (tmp_path / "out" / "logs").exists()
+
+
+def test_a_run_is_followed_from_elsewhere(tmp_path: Path, python: Any) -> None:
+    """Another process, with nothing but the dataset, sees what items print while they are at work, and ends with the run."""
+    words = ["sh", "-c", "for i in $(seq 60); do echo line $i of {key}; sleep 0.1; done; echo the end of {key}"]
+    run = dc.map(dc.command(words), ["a", "b"], tmp_path / "out")
+    until(lambda: (tmp_path / "out" / "log").exists() and run_at_work(dc.open(tmp_path / "out")), 30, "the run")
+    done = python("-m", "dask", "dcompute", "logs", "out", "-f", "--item", "a")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert "a: the end of a" in lines
+    assert all(text.startswith("a: ") and text.endswith("of a") for text in lines)
+    assert len(lines) > 5
+    run.wait(progress="quiet")

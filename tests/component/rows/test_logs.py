@@ -12,14 +12,17 @@ from click.testing import CliRunner
 
 import dcompute as dc
 from dcompute.cli.main import dcompute as line
+from dcompute.dataset.following import Tail, ask
 from dcompute.dataset.logs import LOGS_SCHEMA, write_logs
 from dcompute.dataset.names import LOGS, logs_name
 from dcompute.dataset.parts import attempts_table, mark_name, write_attempts
 from dcompute.dataset.store import Store
 from dcompute.dataset.vacuum import vacuum
 from dcompute.records import PartRef, Receipt
+from dcompute.relay import Relay
 from dcompute.worker.output import END, Capture, mark
 from tests.component.upkeep.driving import Driving
+from tests.processes import until
 
 TOKEN = b"\0dcompute:1234:"
 LONG = "line of the log\n" * 2000
@@ -114,8 +117,8 @@ def test_a_stream_keeps_what_its_rows_lack() -> None:
     """Only an item that printed more than its row keeps has a long text, bounded too; what came last is there for who looks on."""
     capture = Capture(TOKEN, head=10, tail=10, long=100, recent=20)
     capture.add(b"short" + mark(TOKEN, 0) + b"x" * 50 + b"y" * 30 + mark(TOKEN, 1) + b"z" * 200)
-    assert capture.take_recent() == "z" * 20
-    assert capture.take_recent() == ""
+    assert capture.take_recent(whole=True) == "z" * 20
+    assert capture.take_recent(whole=True) == ""
     capture.add(mark(TOKEN, 2) + mark(TOKEN, END))
     long = capture.take_long()
     assert long[1] == ("x" * 50 + "y" * 30, 80)
@@ -131,3 +134,48 @@ def test_log_parts_are_sorted_by_item(tmp_path: Path) -> None:
     table = pq.read_table(tmp_path / "l.parquet")
     assert table.schema == LOGS_SCHEMA
     assert table["item_key"].to_pylist() == sorted(table["item_key"].to_pylist())
+
+
+def test_who_looks_on_gets_whole_lines() -> None:
+    """The end of a line is waited for, not for ever."""
+    capture = Capture(TOKEN, recent=4000)
+    margin = b" " * len(TOKEN)
+    capture.add(b"one\ntwo" + margin)
+    assert capture.take_recent() == "one\n"
+    assert capture.take_recent() == ""
+    capture.add(b"\nthree\n" + margin)
+    assert capture.take_recent().split() == ["two", "three"]
+    capture.add(b"x" * 2000)
+    assert "x" * 1900 in capture.take_recent()
+
+
+class Events:
+    """Hands out what a test says."""
+
+    def listen(self, topic: str, handler: Any) -> None:
+        self.topic, self.handler = topic, handler
+
+
+def test_what_is_printed_is_passed_on_when_somebody_asks(tmp_path: Path) -> None:
+    """Nobody listens before; then pieces come once each, of this run only, and those that came too quickly are counted."""
+    store = Store.at(tmp_path / "out")
+    events = Events()
+    with Relay(events, store, "run") as relay:
+        assert not (tmp_path / "out").exists()
+        ask(store, "run")
+        until(lambda: hasattr(events, "handler"), 10, "somebody listens")
+        events.handler({"run": "another", "key": "z", "stdout": "no"})
+        events.handler({"run": "run", "key": "a", "host": "h", "stdout": "one"})
+        tail = Tail(store, "run")
+        assert until(lambda: list(tail.new()), 10, "a piece") == [{"number": 1, "key": "a", "host": "h", "stdout": "one", "stderr": None}]
+        for number in range(150):
+            relay.hear({"run": "run", "key": "a", "stdout": str(number)})
+    assert [piece["stdout"] for piece in tail.new()] == [str(number) for number in range(50, 150)]
+    assert tail.lost == 50
+    assert list(tail.new()) == []
+
+
+def test_nobody_at_work_is_told(talked: Store) -> None:
+    """Following a dataset on which no run is at work ends at once."""
+    shown = CliRunner().invoke(line, ["logs", talked.url, "-f"])
+    assert (shown.exit_code, "no run is at work" in shown.output) == (0, True)
