@@ -121,6 +121,7 @@ def test_a_stream_keeps_what_its_rows_lack() -> None:
     assert capture.take_recent(whole=True) == ""
     capture.add(mark(TOKEN, 2) + mark(TOKEN, END))
     long = capture.take_long()
+    assert long.keys() == {1, 2}
     assert long[1] == ("x" * 50 + "y" * 30, 80)
     assert long[2] == ("z" * 50 + "\n... 100 bytes left out ...\n" + "z" * 50, 200)
     assert capture.take().keys() == {0, 1, 2}
