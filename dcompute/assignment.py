@@ -28,6 +28,7 @@ from dcompute.inputs import Inputs
 from dcompute.priority import parse_priority
 from dcompute.quotas import Quota, check_uses, parse_quotas
 from dcompute.records import STAYING_KINDS, Kind, Request, RunSpec
+from dcompute.relay import Relay
 from dcompute.resources import parse_seconds
 from dcompute.secrecy import shown_words
 from dcompute.window import WindowConfig
@@ -207,7 +208,8 @@ class Assignment:
         """The cluster, for as long as the run needs it."""
         connection = connect(self.place, workers=self.options.workers)
         try:
-            yield connection
+            with Relay(connection, self.store, self.spec.run):
+                yield connection
         finally:
             connection.close()
             if connection.owns_cluster:

@@ -146,6 +146,14 @@ class Worker(_Section):
     walltime: Seconds | None
 
 
+class Logs(_Section):
+    """How much is kept of what items print, beside the beginning and the end that their rows have."""
+
+    item: Bytes
+    batch: Bytes
+    live: bool
+
+
 class Store(_Section):
     """How storage is spoken to."""
 
@@ -164,6 +172,7 @@ class Settings(_Section):
     driver: Driver
     local: Local
     worker: Worker
+    logs: Logs
     store: Store
     limits: Limits
     storage: Profiles

@@ -7,10 +7,8 @@ is in it. Where a shell is asked for, it gets the values as its positional param
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from pathlib import PurePath, PurePosixPath
 from string import Formatter
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -266,6 +264,8 @@ def _words(command: Any, shell: bool) -> tuple[tuple[Word, ...], Word | None]:
         if not isinstance(command, str) or not command.strip():
             raise WorkloadError(f"shell=True takes the text that the shell reads, and this is {command!r}")
         return (), Word.of(command, "the command")
+    import shlex
+
     try:
         texts = shlex.split(command) if isinstance(command, str) else list(command)
     except ValueError as error:
@@ -448,5 +448,7 @@ def safe(value: str) -> str:
     kept = "/".join(step for step in steps if step)
     if kept == value and kept:
         return kept
+    from hashlib import blake2b  # 5 ms that who has no program does not pay
+
     digest = blake2b(value.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
     return f"{kept}-{digest}" if kept else digest

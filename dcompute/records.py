@@ -35,6 +35,9 @@ STAYING_KINDS = frozenset({Kind.PERMANENT, Kind.TIMEOUT, Kind.MEMORY, Kind.CRASH
 #: Between the names of checks that one record does not pass.
 CHECK_NAMES = "; "
 
+#: What a process prints to.
+STREAMS = ("stdout", "stderr")
+
 SUCCEEDED = "succeeded"
 FAILED = "failed"
 
@@ -97,7 +100,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartRef:
-    """A part of results or of the quarantine that a mark names."""
+    """A part of results, of the quarantine or of what items printed that a mark names."""
 
     name: str  #: relative to the dataset, ``results/...parquet``
     size: int  #: bytes
@@ -114,6 +117,7 @@ class Receipt:
     failures: tuple[Failure, ...] = ()
     results: tuple[PartRef, ...] = ()
     quarantined: tuple[PartRef, ...] = ()  #: parts with records that did not pass a check
+    logs: tuple[PartRef, ...] = ()  #: the part with what items printed, where that is more than their rows have
     schema: str | None = None  #: the results' schema (``dataset.schema.to_text``), quarantined rows' too; None where no row was written
     joins: bool = True  #: False: its schema could not be brought together with the one its batch was sent with
     stands_for: str | None = None  #: batch id of a written batch that this one rewrites
@@ -143,7 +147,7 @@ class Receipt:
         known = {name: data[name] for name in cls.__dataclass_fields__ if name in data}
         known["holds"] = tuple((int(start), int(stop)) for start, stop in data["holds"])
         known["failures"] = _open_failures(data.get("failures") or "")
-        for parts in ("results", "quarantined"):
+        for parts in ("results", "quarantined", "logs"):
             known[parts] = tuple(PartRef(**_known(PartRef, part)) for part in data.get(parts, ()))
         return cls(**known)
 

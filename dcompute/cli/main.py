@@ -10,7 +10,7 @@ import click
 
 import dcompute as package
 from dcompute import ending
-from dcompute.cli import clusters, doctor, exits, history, options, plan, quarantine, report, run, show, upkeep, worker
+from dcompute.cli import clusters, doctor, exits, history, logs, options, plan, quarantine, report, run, show, upkeep, worker
 from dcompute.cli.signals import terminated_as_interrupted
 from dcompute.errors import DcomputeError, InternalError, ItemError
 
@@ -87,6 +87,7 @@ dcompute.add_command(run.run)
 for command in (
     plan.COMMAND,
     *show.COMMANDS,
+    logs.COMMAND,
     *quarantine.COMMANDS,
     *history.COMMANDS,
     *upkeep.COMMANDS,

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from dcompute.dataset.entries import Action, Adopted, Entry, Vacuum
 from dcompute.dataset.listing import names_of_reports
-from dcompute.dataset.names import ATTEMPTS, DATASET, RESULTS, entry_name, new_id, started_name
+from dcompute.dataset.logs import kept as kept_logs
+from dcompute.dataset.names import ATTEMPTS, DATASET, LOGS, RESULTS, entry_name, new_id, started_name
 from dcompute.dataset.parts import gone
 from dcompute.dataset.produced import has_files, listed, named
 from dcompute.dataset.remote import together
@@ -71,7 +72,8 @@ def copy(store: Store, target: Store, at: int | None = None) -> Copied:
     if has_files(state):
         for files in named(store, [part.name for part in (*state.counted_parts(), *state.quarantine_parts())]):
             sizes.update(files)
-    present = {*target.names(RESULTS), *target.names(ATTEMPTS), *(listed(target) if has_files(state) else ())}
+    sizes |= dict.fromkeys(kept_logs(state, store.names(LOGS)))
+    present = {*target.names(RESULTS), *target.names(ATTEMPTS), *target.names(LOGS), *(listed(target) if has_files(state) else ())}
     missing = [name for name in sizes if name not in present]
     with tempfile.TemporaryDirectory(prefix="dcompute-") as folder:
         carrier = _Carrier(store, target, Path(folder), sizes)

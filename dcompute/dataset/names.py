@@ -17,6 +17,8 @@ RESULTS = "results"
 #: What items produced lies below it, a folder an execution of a batch, and in that a folder an item.
 FILES = "files"
 QUARANTINE = "quarantine"
+#: What items printed, where that is more than their attempt rows have.
+LOGS = "logs"
 #: What reports on it published, a folder a report.
 REPORTS = "reports"
 
@@ -27,6 +29,7 @@ _MARK = re.compile(r"attempts/(?P<batch>[^/]+)\.parquet")
 _PART = re.compile(r"results/(?P<execution>(?P<batch>[^/]+)-[^-/]+)-\d+\.parquet")
 _COMPACTED = re.compile(r"results/compact-[0-9a-f]{32}-\d+\.parquet")
 _QUARANTINED = re.compile(r"quarantine/(?P<execution>(?P<batch>[^/]+)-[^-/]+)-\d+\.parquet")
+_LOG = re.compile(r"logs/(?P<execution>(?P<batch>[^/]+)-[^-/]+)\.parquet")
 _PRODUCED = re.compile(r"files/(?P<execution>(?P<batch>[^/]+)-[^-/]+)/\d+/.+", re.DOTALL)
 _RUN = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.-]{0,99}")
 
@@ -59,6 +62,16 @@ def checkpoint_name(number: int) -> str:
 def heartbeat_name(run: str) -> str:
     """The file in which the driver of a run says that it is alive."""
     return f"runs/{run}.json"
+
+
+def follow_name(run: str) -> str:
+    """The file that asks the driver of a run to pass on what its items print."""
+    return f"runs/{run}.follow"
+
+
+def tail_name(run: str) -> str:
+    """The file with the last of what the items of a run printed, where somebody asked for it."""
+    return f"runs/{run}.tail"
 
 
 def started_name(batch: str) -> str:
@@ -104,6 +117,16 @@ def quarantine_name(batch_id: str, execution: str, n: int) -> str:
 def quarantine_batch(name: str) -> tuple[str, int, int] | None:
     """Run, epoch and number of the batch whose part of the quarantine has this name, or None where it is none."""
     return _batch_in(_QUARANTINED.fullmatch(name))
+
+
+def logs_name(batch_id: str, execution: str) -> str:
+    """The name of a log part that no other execution, of this batch or another, has."""
+    return f"{LOGS}/{batch_id}-{execution}.parquet"
+
+
+def logs_batch(name: str) -> tuple[str, int, int] | None:
+    """Run, epoch and number of the batch whose log part has this name, or None where it is none."""
+    return _batch_in(_LOG.fullmatch(name))
 
 
 def produced_name(batch: str, execution: str, index: int, name: str) -> str:

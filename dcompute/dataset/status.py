@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from html import escape
@@ -21,7 +21,7 @@ from dcompute.dataset.store import Store
 from dcompute.dataset.tallying import tallied
 from dcompute.dataset.writer import dataset_id, open_dataset
 from dcompute.errors import UsageError
-from dcompute.records import SUCCEEDED
+from dcompute.records import STREAMS, SUCCEEDED
 
 if TYPE_CHECKING:
     from dcompute.dataset.archive import Copied
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from dcompute.dataset.deletion import Deletion
     from dcompute.dataset.files import Files
     from dcompute.dataset.frames import Reading
+    from dcompute.dataset.logs import Printed
     from dcompute.dataset.releasing import Dropped, Released
     from dcompute.dataset.renaming import Renaming
     from dcompute.dataset.vacuum import Vacuumed
@@ -132,6 +133,23 @@ class Dataset(Readable):
         from dcompute.dataset.history import history
 
         return history(self._store, self._at)
+
+    def logs(self, key: str | None = None, *, streams: Sequence[str] = STREAMS) -> Iterator[Printed]:
+        """What items printed, one record for each attempt and stream that has something: in the order of commits.
+
+        They have ``item_key``, ``key_kind``, ``attempt``, ``stream``, ``text``, and ``bytes``: of all it printed, where that is long.
+
+        Parameters
+        ----------
+        key
+            Of one item, as text.
+        streams
+            Of these only.
+        """
+        from dcompute.dataset.logs import NEEDED, LogParts, printed
+
+        filters = None if key is None else [("item_key", "==", key)]
+        return printed(self._attempts(NEEDED, filters), LogParts(self._store), streams)
 
     def files(self) -> Files:
         """The results parts that count, for any other tool, and whether they alone are the truth; the footer of each is read."""

@@ -13,7 +13,19 @@ from dcompute.dataset.entries import Action, Drop, Entry, Release, Replace, Vacu
 from dcompute.dataset.hiding import Hides
 from dcompute.dataset.keeper import Keeper
 from dcompute.dataset.listing import File, within
-from dcompute.dataset.names import ATTEMPTS, QUARANTINE, RESULTS, TEMPORARY, is_compacted, mark_batch, part_batch, quarantine_batch
+from dcompute.dataset.logs import kept as kept_logs
+from dcompute.dataset.names import (
+    ATTEMPTS,
+    LOGS,
+    QUARANTINE,
+    RESULTS,
+    TEMPORARY,
+    is_compacted,
+    logs_batch,
+    mark_batch,
+    part_batch,
+    quarantine_batch,
+)
 from dcompute.dataset.parts import gone
 from dcompute.dataset.produced import listed as produced_files
 from dcompute.dataset.produced import over, unused
@@ -25,7 +37,7 @@ from dcompute.errors import UsageError
 #: A temporary file may be written by somebody who lives for so long (seconds), whatever the retention.
 TEMPORARY_SECONDS = 3600.0
 
-_FOLDERS = ("", "log", ATTEMPTS, RESULTS, QUARANTINE, "runs")
+_FOLDERS = ("", "log", ATTEMPTS, RESULTS, QUARANTINE, LOGS, "runs")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +65,7 @@ def removable(state: State, names: Collection[str]) -> set[str]:
     A compacted part that nobody committed is one of them, though somebody may be about to: see :class:`~dcompute.dataset.entries.Vacuum`.
     """
     counted = {part.name for part in (*state.counted_parts(), *state.quarantine_parts())}.union(one.mark for one in state.batches)
+    counted |= kept_logs(state, names)
     return {name for name in names if name not in counted and (is_compacted(name) or _is_over(state, name))}
 
 
@@ -179,7 +192,7 @@ def _spent(keeper: Keeper, names: Collection[str], until: int) -> dict[str, tupl
 
 def _is_over(state: State, name: str) -> bool:
     """Whether no entry will ever add a file."""
-    batch = part_batch(name) or mark_batch(name) or quarantine_batch(name)
+    batch = part_batch(name) or mark_batch(name) or quarantine_batch(name) or logs_batch(name)
     return batch is not None and state.is_over(*batch[:2])
 
 
@@ -209,7 +222,7 @@ def _replaced_since(keeper: Keeper, before: float) -> tuple[int, set[str]]:
 def _listed(store: Store) -> dict[str, File]:
     """The files of parts of which the storage tells when they changed."""
     found: dict[str, File] = {}
-    for folder in (RESULTS, ATTEMPTS, QUARANTINE):
+    for folder in (RESULTS, ATTEMPTS, QUARANTINE, LOGS):
         about = within(store, folder)
         found |= {name: about[name] for name in store.names(folder) if name in about}
     return found

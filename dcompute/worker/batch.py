@@ -211,9 +211,18 @@ class BatchTask:
 
     def _ticked(self, tick: Tick) -> None:
         now = time.monotonic()
-        if now - self._told >= TELL_EVERY:
+        if now - self._told >= TELL_EVERY or tick.is_last:
+            self._show(tick)
+        if now - self._told >= TELL_EVERY and not tick.is_last:
             self._told = now
             self._tell("tick", index=tick.index, done=tick.done, progress=tick.fraction, text=tick.text)
+
+    def _show(self, tick: Tick) -> None:
+        """Tell whoever follows what was printed; whose it was is as sure as the moment of the look."""
+        printed = tick.printed() if settings().logs.live else {}
+        if printed and tick.index is not None:
+            key = self._batch.keys[tick.index].text
+            self._slot.show({"run": self._run.run, "key": key, "host": self._slot.host, **printed})
 
     def _ask(self, act: Callable[[], T]) -> T:
         return ask(act, self._sleep)

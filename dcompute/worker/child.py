@@ -161,6 +161,7 @@ class Child:
             around = Surroundings(
                 worker=message["worker"], memory_limit=message["memory_limit"], pid=os.getpid(),
                 stdout=_by_index(detail["stdout"]), stderr=_by_index(detail["stderr"]), peaks=_by_index(detail["peaks"]),
+                long=[_by_index(texts) for texts in detail["long"]],
                 shared=self._shared if mine else Figures(),
             )  # fmt: skip
             times = {name: message[name] for name in ("slot_seconds", "setup_seconds", "leftovers")}

@@ -18,11 +18,12 @@ from typing import Any
 
 from dcompute.checks.travel import packed, unjudging
 from dcompute.errors import InternalError
-from dcompute.records import BatchSpec, Receipt, RunSpec
+from dcompute.records import STREAMS, BatchSpec, Receipt, RunSpec
 from dcompute.worker import output, profiles, scratch, system
 from dcompute.worker.children import DEATH_TIMEOUT, Child
 from dcompute.worker.journal import Header, Journal, JournalView, State
 from dcompute.worker.pipes import Message
+from dcompute.worker.printed import Printed
 from dcompute.worker.verdict import Death, Verdict, judge
 from dcompute.worker.work import Execution, SetupFailure, Tick, Work, finish_seconds, size_of_files
 
@@ -100,8 +101,7 @@ class Executor:
         self._last = self._view.read()
         self._damages = 0
         self._child: Child | None = None
-        self._captures: list[output.Capture] = []
-        self._texts: list[dict[int, str]] = [{}, {}]
+        self._printed = Printed()
         self._verdicts: list[dict[str, Any]] = []
         self._apart = False  # with a guardian of its own: that of all was killed, and nobody knows by whose item
         self._guardian_deaths: Counter[int] = Counter()  # of such guardians, by the item at work
@@ -167,7 +167,7 @@ class Executor:
         """A child that is ready; set-up is done in it once."""
         fresh = bool(self._verdicts) or self._work.batch.alone
         child = self._child = self._take(fresh, self._apart, True)
-        self._captures = [output.Capture(child.token) for _ in range(2)]
+        self._printed.listen(child.token)
         if child.is_ready:
             return
         began = time.monotonic()
@@ -185,7 +185,9 @@ class Executor:
         self._await_ends(child)
         if answer["op"] != "ready":
             child.kill("stop")
-            raise SetupFailed(SetupFailure(text=answer["text"], traceback=answer["traceback"], log=self._log(), stage=answer["stage"]))
+            raise SetupFailed(
+                SetupFailure(text=answer["text"], traceback=answer["traceback"], log=self._printed.all(), stage=answer["stage"])
+            )
         child.is_ready = True
         child.setup_memory = child.memory()
 
@@ -199,19 +201,13 @@ class Executor:
             text = "the set-up ended its process: " + (
                 f"signal {ended.signal}" if ended and ended.signal else f"exit code {ended and ended.code}"
             )
-        return SetupFailure(text=text, log=self._log())
-
-    def _log(self) -> str:
-        for capture in self._captures:
-            capture.flush(0)
-        texts = [capture.take() for capture in self._captures]
-        return "\n".join(text for each in texts for text in each.values())
+        return SetupFailure(text=text, log=self._printed.all())
 
     def _serve(self) -> None:
         """Have the batch executed, or what is left of it."""
         child, work = self._child, self._work
         assert child is not None
-        self._captures = [output.Capture(child.token) for _ in range(2)]
+        self._printed.listen(child.token)
         header = {"op": "batch", "journal": self._path, "verdicts": self._verdicts, "watched": self._damages > 0}
         child.send(header, [pickle.dumps(work.batch)])
         answer = self._converse(child, limit=work.memory_limit, timeout=work.run.timeout)
@@ -227,7 +223,7 @@ class Executor:
             raise Full(answer["text"]) if is_full else Died
         self._swept += int(answer.get("leftovers", 0))
         self._look()
-        self._keep_texts()
+        self._printed.keep()
         if answer.get("spent"):
             self._acquit(answer["again"])
             raise Spent
@@ -255,7 +251,7 @@ class Executor:
         """
         look_at = time.monotonic() + TICK
         while True:
-            messages = child.wait(TICK, self._captures)
+            messages = child.wait(TICK, self._printed.captures)
             # a child has nothing to say while it calls user code: that wrote these bytes
             if (messages or child.channel.is_partial) and self._look().at_work and self._last.state != State.FULL:
                 child.kill("lost")
@@ -321,7 +317,7 @@ class Executor:
     def _tell(self, header: Header, now: float) -> None:
         if now - self._told >= _TELL_EVERY:
             self._told = now
-            self._ticked(Tick(header.index if header.at_work else None, header.done, header.fraction, header.text))
+            self._ticked(Tick(header.index if header.at_work else None, header.done, header.fraction, header.text, self._printed.recent))
 
     def _bury(self, child: Child) -> None:
         """Wait until the child and all below it are gone, and take the last of what they printed."""
@@ -331,17 +327,17 @@ class Executor:
         waited = time.monotonic() + DEATH_TIMEOUT
         while child.exit is None and time.monotonic() < waited:
             child.process.ended.wait(TICK)
-            child.drain(self._captures)
+            child.drain(self._printed.captures)
         if child.exit is None:
             child.owner.destroy()
             child.process.ended.wait(DEATH_TIMEOUT)
-        child.drain(self._captures)
+        child.drain(self._printed.captures)
 
     def _await_ends(self, child: Child) -> None:
         """The child marked the end of its streams before it answered: take what stands before the marks."""
         limit = time.monotonic() + 5.0
-        while not all(capture.ended for capture in self._captures) and time.monotonic() < limit and child.exit is None:
-            child.listen(TICK, self._captures)
+        while not all(capture.ended for capture in self._printed.captures) and time.monotonic() < limit and child.exit is None:
+            child.listen(TICK, self._printed.captures)
 
     def _after_death(self) -> bool:
         """Judge, with a new journal where the old one is damaged. True where an item was at work."""
@@ -358,7 +354,7 @@ class Executor:
             self._replace_journal()
             # a first time nobody knows how old the last look was
             self._judge(self._last if self._damages > 1 else dataclasses.replace(self._last, sequence=0))
-            self._texts = [{}, {}]
+            self._printed.forget()
             return True
         return self._judge(header)
 
@@ -389,9 +385,8 @@ class Executor:
                 memory_limit=work.memory_limit, timeout=work.run.timeout, at=time.monotonic(), idempotent=work.run.idempotent,
             )
         )  # fmt: skip
-        for capture in self._captures:
-            capture.flush(header.index if header.at_work else max(header.index, 0))
-        self._keep_texts()
+        self._printed.flush(header.index if header.at_work else max(header.index, 0))
+        self._printed.keep()
         self._release()
         if verdict is None:
             return False
@@ -399,15 +394,11 @@ class Executor:
         logger.warning("batch %s: %s", work.batch.id, _told(work.batch, self._verdicts[-1]))
         return True
 
-    def _keep_texts(self) -> None:
-        for texts, capture in zip(self._texts, self._captures, strict=True):
-            for index, text in capture.take().items():
-                texts[index] = texts.get(index, "") + text
-
     # -------------------------------------------------------------------------------------------------------------- the end
 
     def _finish(self) -> Execution:
         """Parquet of what the journal holds."""
+        self._ticked(Tick(max(self._last.index, 0), self._last.done, None, "", self._printed.rest, is_last=True))
         self._log_output()
         work, problem, is_full, crashed = self._work, "", False, 0
         # checks are user code: where they end the process, the items are written as what they cannot judge
@@ -443,8 +434,9 @@ class Executor:
             "worker": work.worker, "memory_limit": work.memory_limit, "leftovers": self._swept, "setup_seconds": self._setup_seconds,
             "slot_seconds": time.monotonic() - self._began, "peak": self._peak,
         }  # fmt: skip
-        detail = {"stdout": self._texts[0], "stderr": self._texts[1], "peaks": self._peaks}
-        self._captures = [output.Capture(child.token) for _ in range(2)]
+        texts, long = self._printed.texts, self._printed.long
+        detail = {"stdout": texts[0], "stderr": texts[1], "peaks": self._peaks, "long": long}
+        self._printed.listen(child.token)
         child.send(header, [pickle.dumps(run), pickle.dumps(work.batch), json.dumps(detail).encode()])
         nbytes = Path(self._path).stat().st_size + size_of_files(self._folder)
         timeout = work.run.timeout if work.run.checks and not unjudged else None
@@ -472,7 +464,7 @@ class Executor:
 
     def _log_output(self) -> None:
         keys = self._work.batch.keys
-        for stream, texts in zip(("stdout", "stderr"), self._texts, strict=True):
+        for stream, texts in zip(STREAMS, self._printed.texts, strict=True):
             if texts:
                 shown = output.log_lines((keys[index].text, text) for index, text in sorted(texts.items()))
                 logger.info("batch %s, %s:\n%s", self._work.batch.id, stream, shown)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,7 @@ class Surroundings:
     host: str = field(default_factory=socket.gethostname)
     stdout: Mapping[int, str] = field(default_factory=dict)
     stderr: Mapping[int, str] = field(default_factory=dict)
+    long: Sequence[Mapping[int, tuple[str, int]]] = ({}, {})  #: of stdout and stderr, texts that are too long for rows, and bytes printed
     peaks: Mapping[int, int] = field(default_factory=dict)  #: bytes of the tree while an item was at work, as looked at
     shared: Figures = field(default_factory=Figures)  #: of the short items
 
@@ -62,5 +63,7 @@ class Finisher:
             if not found.items:
                 return None
             attempts = found.attempts(self._run, self._around)
+            if any(self._around.long):
+                parts.add_logs(self._around.long, found.items)
             receipt = parts.finish(attempts, failures=found.failures.values(), holds=ranges(found.items), **times)
         return receipt, parts.files

@@ -16,6 +16,8 @@ ALLOWANCE = 16 << 20
 #: A mark's index at the end of a batch.
 END = -1
 _DIGITS = 12
+#: Who looks on waits for the end of a line up to so many bytes.
+_LONGEST_LINE = 1 << 10
 _CHUNK = 1 << 18
 
 
@@ -53,6 +55,16 @@ class Bounded:
             if len(self._tail) > 4 * tail:
                 del self._tail[: len(self._tail) - tail]
 
+    def tail(self) -> bytes:
+        """The end alone."""
+        return bytes(self._tail[max(0, len(self._tail) - self._limits[1]) :])
+
+    def clear(self) -> None:
+        """Begin anew."""
+        self._head.clear()
+        self._tail.clear()
+        self.size = 0
+
     def text(self) -> str:
         """What was kept, with a line that says how much was left out."""
         tail = self._limits[1]
@@ -65,11 +77,29 @@ class Bounded:
 
 
 class Capture:
-    """One stream of one child during one batch."""
+    """One stream of one child during one batch.
 
-    def __init__(self, token: bytes, *, head: int = HEAD, tail: int = TAIL, allowance: int = ALLOWANCE) -> None:
+    Parameters
+    ----------
+    token
+        Of the child's marks.
+    head, tail, allowance
+        Bytes kept of one item, and of all.
+    long
+        Bytes kept of an item that printed more than head and tail; 0: none.
+    recent
+        Bytes kept of what came last, for whoever looks on.
+    """
+
+    def __init__(
+        self, token: bytes, *, head: int = HEAD, tail: int = TAIL, allowance: int = ALLOWANCE, long: int = 0, recent: int = 0
+    ) -> None:
         self._token = token
         self._limits = head, tail
+        self._long_limits = (long - long // 2, long // 2) if long > head + tail else None
+        self._long_open = self._new_long()
+        self._long: dict[int, tuple[str, int]] = {}
+        self._recent = Bounded(0, recent) if recent else None
         self._allowance = allowance
         self._pending = bytearray()
         self._open = Bounded(head, tail)
@@ -80,13 +110,13 @@ class Capture:
         """Take what was read from the stream."""
         self._pending += data
         while (at := self._pending.find(self._token)) >= 0 and len(self._pending) >= at + len(self._token) + _DIGITS + 1:
-            self._open.add(self._pending[:at])
+            self._take_in(self._pending[:at])
             number = at + len(self._token)
             self.close(int(self._pending[number : number + _DIGITS]))
             del self._pending[: number + _DIGITS + 1]
         # the start of a mark may be what came last
         certain = at if at >= 0 else max(0, len(self._pending) - len(self._token))
-        self._open.add(self._pending[:certain])
+        self._take_in(self._pending[:certain])
         del self._pending[:certain]
 
     def close(self, index: int) -> None:
@@ -95,12 +125,15 @@ class Capture:
             self.ended = True
         elif self._open.size:
             self._keep(index, self._open.text(), self._open.size)
+            if self._long_open is not None and self._open.size > sum(self._limits):
+                self._long[index] = (self._long_open.text(), self._long_open.size)
         if self._open.size:
             self._open = Bounded(*self._limits)
+            self._long_open = self._new_long()
 
     def flush(self, index: int) -> None:
         """As :meth:`close` when the stream broke off: what looked like the start of a mark is none."""
-        self._open.add(self._pending)
+        self._take_in(self._pending)
         self._pending.clear()
         self.close(index)
 
@@ -108,6 +141,33 @@ class Capture:
         """What each item printed, by its index."""
         texts, self._texts = self._texts, {}
         return texts
+
+    def take_long(self) -> dict[int, tuple[str, int]]:
+        """What items printed that printed much, by index, with the number of bytes."""
+        texts, self._long = self._long, {}
+        return texts
+
+    def take_recent(self, *, whole: bool = False) -> str:
+        """The last of what came since this was asked before, up to a line's end where not ``whole``."""
+        if self._recent is None or not self._recent.size:
+            return ""
+        data = self._recent.tail()
+        is_long = self._recent.size >= _LONGEST_LINE
+        end = len(data) if whole else data.rfind(b"\n") + 1 or (len(data) if is_long else 0)
+        if end:
+            self._recent.clear()
+            self._recent.add(data[end:])
+        return data[:end].decode("utf-8", "backslashreplace")
+
+    def _new_long(self) -> Bounded | None:
+        return None if self._long_limits is None else Bounded(*self._long_limits)
+
+    def _take_in(self, data: bytearray) -> None:
+        self._open.add(data)
+        if self._long_open is not None:
+            self._long_open.add(data)
+        if self._recent is not None:
+            self._recent.add(data)
 
     def _keep(self, index: int, text: str, size: int) -> None:
         if len(text) > self._allowance:

@@ -18,6 +18,10 @@ _ENDING = frozenset({"closing", "closing_gracefully", "closed", "failed", "stopp
 _UNWANTED = frozenset({"cancelled", "released", "forgotten"})
 
 
+#: The topic of what items print: one for all runs, as a scheduler keeps the last thousand events of each topic.
+PRINTED = "dcompute-printed"
+
+
 class Slot:
     """The worker and the task of this thread; outside a task a slot without a worker, which is never stopped and tells nobody.
 
@@ -82,6 +86,12 @@ class Slot:
             return "closing"
         task = self.worker.state.tasks.get(self._key)
         return "cancelled" if task is None or task.state in _UNWANTED else None
+
+    def show(self, message: dict[str, Any]) -> None:
+        """Send what an item printed to whoever listens."""
+        if self.worker is not None:
+            with contextlib.suppress(Exception):
+                self.worker.log_event(PRINTED, message)
 
     def tell(self, run: str, message: dict[str, Any]) -> None:
         """Send an event to whoever follows a run; one that cannot be sent is lost, as storage holds the truth."""

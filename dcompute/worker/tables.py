@@ -6,7 +6,7 @@ order of the batch: the schema known so far wins, a guilty item becomes a perman
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from dcompute.dataset.logs import write_logs
 from dcompute.dataset.meeting import FILE_KINDS
-from dcompute.dataset.names import produced_name
+from dcompute.dataset.names import logs_name, produced_name
 from dcompute.dataset.parts import mark_name, results_name, write_attempts, write_results
 from dcompute.dataset.schema import cast, from_text, join_schemas, marked, to_text
 from dcompute.errors import CheckError, SchemaError, UsageError
-from dcompute.records import BatchSpec, Failure, PartRef, Receipt, RunSpec
+from dcompute.records import STREAMS, BatchSpec, Failure, PartRef, Receipt, RunSpec
 from dcompute.secrecy import shown_value
 from dcompute.worker.attempts import Attempts
 from dcompute.worker.blocks import MOST_COLUMNS, Entry, blocks, fitted, table_of
@@ -71,6 +72,7 @@ class Parts:
         self._results: list[PartRef] = []
         self._columns: dict[str, None] = {}
         self._refused: dict[int, Failure] = {}
+        self._logs: tuple[PartRef, ...] = ()
         self._produced: dict[int, tuple[Collected, ...]] = {}
         self._sieve = _sieve(self._folder, run, batch, execution) if run.checks else None
         self.files: list[tuple[str, str]] = []  #: local path and name in the dataset: of items, results, the attempts part last
@@ -137,6 +139,22 @@ class Parts:
         """Take an item that was not executed, as its input does not pass a check: what the quarantine says of it."""
         if self._sieve is not None:
             self._sieve.refuse_input(index, about["check"], about["reason"], about["record"])
+
+    def add_logs(self, long: Sequence[Mapping[int, tuple[str, int]]], items: Collection[int]) -> None:
+        """Write the log part: what items printed, by stream and index, with the bytes of all that they printed."""
+        held, batch = set(items), self._batch
+        rows = [
+            (*batch.keys[index], batch.attempts[index], stream, *texts[index])
+            for stream, texts in zip(STREAMS, long, strict=True)
+            for index in sorted(held.intersection(texts))
+        ]
+        if not rows:
+            return
+        path = self._folder / "logs.parquet"
+        write_logs(str(path), rows)
+        name = logs_name(batch.id, self._execution)
+        self._logs = (PartRef(name=name, size=path.stat().st_size, rows=len(rows)),)
+        self.files.append((str(path), name))
 
     def finish(
         self,
@@ -307,6 +325,7 @@ class Parts:
             failures=brief(failures),
             results=tuple(self._results),
             quarantined=() if self._sieve is None else tuple(self._sieve.parts),
+            logs=self._logs,
             schema=to_text(pa.schema([field for field in self._schema if field.name in self._columns])) if self._has_rows else None,
             rows=sum(part.rows for part in self._results),
             seconds=attempts.total("duration"),

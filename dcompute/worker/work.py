@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -74,6 +75,8 @@ class Tick:
     done: int  #: items with an outcome
     fraction: float | None  #: what the item at work said of itself
     text: str
+    printed: Callable[[], dict[str, str]] = dict  #: by stream, the last of what was printed since this was asked before
+    is_last: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

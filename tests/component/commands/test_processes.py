@@ -49,8 +49,15 @@ def test_what_it_prints_is_printed_and_kept(capfd: pytest.CaptureFixture[str]) -
 
 
 def test_it_reads_nothing() -> None:
-    """Its stdin is at its end, so that nothing waits for a person."""
-    assert dc.process("cat").stdout == ""
+    """Its stdin is at its end, whatever that of this process is, so that nothing waits for a person."""
+    ends, own = os.pipe(), os.dup(0)
+    os.dup2(ends[0], 0)
+    try:
+        assert dc.process("cat", timeout=5).stdout == ""
+    finally:
+        os.dup2(own, 0)
+        for descriptor in (*ends, own):
+            os.close(descriptor)
 
 
 @pytest.mark.parametrize(
@@ -123,6 +130,7 @@ def test_what_it_leaves_in_the_background_is_killed() -> None:
     ended = sh("sleep 61 & setsid sleep 62 & sleep 0.1; echo done", keep=True)
     assert ended.stdout == b"done\n"
     assert ended.left >= 1
+    assert ended.seconds < 4
     until(lambda: not [one for one in psutil.Process().children(recursive=True) if one.status() != psutil.STATUS_ZOMBIE], 5, "none is left")
 
 
