@@ -18,7 +18,8 @@ SCRIPT = """
 import sys, time
 import dcompute as dc
 cluster = dc.cluster(workers=2, threads=1)
-run = dc.map(lambda x: time.sleep(float(sys.argv[1])) or x, range(4), "out", name="sleeps", batch_size=1)
+seconds = {"seconds": float(sys.argv[1])}
+run = dc.map(lambda x, seconds: time.sleep(seconds) or x, range(4), "out", name="sleeps", params=seconds, batch_size=1)
 print("started", flush=True)
 run.wait(progress="quiet")
 print(run.summary())
@@ -39,8 +40,8 @@ def test_a_script_needs_no_guard(tmp_path: Path, leaves_nothing: None) -> None:
     done = subprocess.run([sys.executable, "script.py", "0"], cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stderr
     assert "4 succeeded" in done.stdout
-    pids = dc.open(tmp_path / "out").attempts().compute(scheduler="synchronous")["worker"]
-    assert pids.nunique() == 2
+    workers = dc.open(tmp_path / "out").attempts().compute(scheduler="synchronous")["worker"]
+    assert workers.nunique() == 2
 
 
 def test_a_killed_program_takes_its_workers_along(tmp_path: Path, leaves_nothing: None) -> None:

@@ -20,14 +20,15 @@ PROGRAM = """
 import sys, time
 import dcompute as dc
 
-def slowly(x):
-    time.sleep(float(sys.argv[1]) if len(sys.argv) > 1 else 0)
+def slowly(x, seconds):
+    time.sleep(seconds)
     return x * x
 
 if __name__ == "__main__":
     with dc.cluster("nodes") as cluster:
         print(cluster, flush=True)
-        run = dc.map(slowly, range(20), "squares", name="slowly")
+        seconds = {"seconds": float(sys.argv[1])}
+        run = dc.map(slowly, range(20), f"squares-{sys.argv[1]}", params=seconds)
         run.wait(progress="quiet")
         print(run.summary())
 """
@@ -89,7 +90,7 @@ def members(hosts: Network) -> list[str]:
 
 def test_a_run_on_hosts_that_ssh_reaches(hosts: Network) -> None:
     """Over TLS with certificates that are in no file; nothing is left on the hosts."""
-    done = hosts.run("user", sys.executable, "program.py", **settings(hosts))
+    done = hosts.run("user", sys.executable, "program.py", "0", **settings(hosts))
     assert done.returncode == 0, done.stderr
     assert f"<Cluster ssh at tls://{hosts.address('head')}:" in done.stdout
     assert "20 succeeded" in done.stdout
@@ -131,7 +132,7 @@ def test_a_command_takes_the_cluster_by_its_name(hosts: Network) -> None:
 )
 def test_what_cannot_start_says_where_and_why(hosts: Network, changes: dict[str, object], said: str) -> None:
     """And nothing of it is left on the other hosts."""
-    done = hosts.run("user", sys.executable, "program.py", **settings(hosts, changes))
+    done = hosts.run("user", sys.executable, "program.py", "0", **settings(hosts, changes))
     assert done.returncode != 0
     assert said in done.stderr
     assert SECRET not in done.stderr
