@@ -12,6 +12,7 @@ from dcompute.clusters.members import Members, started
 from dcompute.clusters.profiles import Opened, Profile
 from dcompute.clusters.tls import Credentials, as_text, of_nodes
 from dcompute.config import Count
+from dcompute.connection import _hush as hush
 from dcompute.errors import SettingsError
 
 
@@ -87,17 +88,23 @@ def _in_this_process(profile: Settings) -> Opened:
 
     threads = profile.threads or max(1, _cores() // profile.workers)
     web = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
-    cluster = SpecCluster(
-        scheduler={"cls": Scheduler, "options": {"protocol": "inproc://", **web, "dashboard_address": profile.dashboard}},
-        workers={
-            number: {"cls": Worker, "options": {"protocol": "inproc://", "nthreads": threads, "memory_limit": 0, **web}}
-            for number in range(profile.workers)
-        },
-        name="dcompute-threads",
-    )
+    hush.hold()
+    try:
+        cluster = SpecCluster(
+            scheduler={"cls": Scheduler, "options": {"protocol": "inproc://", **web, "dashboard_address": profile.dashboard}},
+            workers={
+                number: {"cls": Worker, "options": {"protocol": "inproc://", "nthreads": threads, "memory_limit": 0, **web}}
+                for number in range(profile.workers)
+            },
+            name="dcompute-threads",
+        )
+    except BaseException:
+        hush.release()
+        raise
 
     def close() -> None:
         with contextlib.suppress(Exception):
             cluster.close(timeout=3)
+        hush.release()
 
     return Opened(address=cluster.scheduler_address, cluster=cluster, close=close)

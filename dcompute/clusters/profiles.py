@@ -12,7 +12,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from dcompute.config import Seconds, settings
 from dcompute.errors import SettingsError
-from dcompute.secrecy import shown_value
+from dcompute.secrecy import HIDDEN, shown_value
 
 #: Kind -> the module that knows it: its ``Settings``, and ``open_cluster(settings)``. A new kind is a line here.
 KINDS = {
@@ -132,7 +132,14 @@ def _complaint(detail: Any, model: type[Profile], place: str) -> str:
         return f"{place} has no {path}, which this kind needs"
     if not path:
         return f"{place}: {_reason(detail)}"
-    return f"{place}.{path} is {shown_value(path, detail['input'])}, but {_reason(detail)}"
+    return f"{place}.{path} is {_shown(path, detail['input'], model)}, but {_reason(detail)}"
+
+
+def _shown(path: str, value: Any, model: type[Profile]) -> str:
+    """A value for a message; what a repr leaves out may be a secret, whatever its name is."""
+    top = path.partition(".")[0]
+    hides = any(top in (name, field.alias) and not field.repr for name, field in model.model_fields.items())
+    return HIDDEN if hides else shown_value(path, value)
 
 
 def _reason(detail: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import logging
 import resource
 from collections.abc import AsyncIterator
@@ -47,6 +48,10 @@ async def scheduler(
             security=security,
             dashboard_address=dashboard,
         ) as started:
+            if importlib.util.find_spec("bokeh") is not None:  # else there is no dashboard that a page could be on
+                from dcompute.dashboard import add
+
+                add(started)
             if not beside:
                 started.add_plugin(_keeper())
             yield started

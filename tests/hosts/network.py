@@ -37,7 +37,7 @@ class Network:
         self.folder = folder
         self.names = names
         self._mark = uuid.uuid4().hex[:4]
-        self._started: list[subprocess.Popen[bytes]] = []
+        self.started: list[subprocess.Popen[bytes]] = []
 
     def address(self, name: str) -> str:
         return f"10.77.0.{self.names.index(name) + 1}"
@@ -71,7 +71,7 @@ class Network:
                 system("ip", *words)
 
     def remove(self) -> None:
-        for process in reversed(self._started):
+        for process in reversed(self.started):
             end(process)
         for name in ["sw", *self.names]:
             subprocess.run([tool("ip"), "netns", "del", self.space(name)], check=False, capture_output=True)
@@ -83,7 +83,7 @@ class Network:
             process = subprocess.Popen(
                 self.within(name, *words), stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=self.folder, env=environment, **more
             )
-        self._started.append(process)
+        self.started.append(process)
         return process
 
     def run(self, name: str, *words: str, within: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -70,13 +70,16 @@ def test_a_wrong_profile_says_what_is_wrong(profile: dict[str, object], said: st
         profile_of("lab", {})
 
 
-def test_no_message_repeats_a_secret() -> None:
-    """What a function of the user's is called with may be a password."""
-    with given(lab={"kind": "call", "call": 5, "arguments": {"token": SECRET}}):
-        with pytest.raises(SettingsError) as error:
-            profile_of("lab", {})
-        assert SECRET not in str(error.value)
-        good = profile_of("lab", {"call": "a:b"})
+@pytest.mark.parametrize("arguments", [f"token={SECRET}", [SECRET], {"token": SECRET}])
+def test_no_message_repeats_a_secret(arguments: object) -> None:
+    """What a function of the user's is called with may be a password, and what hosts find in their environment too."""
+    ssh = {"kind": "ssh", "scheduler": "h", "hosts": ["n"], "environment": {"X": [SECRET]}}
+    with given(lab={"kind": "call", "call": 5, "arguments": arguments}, nodes=ssh):
+        for name in ("lab", "nodes"):
+            with pytest.raises(SettingsError) as error:
+                profile_of(name, {})
+            assert SECRET not in str(error.value)
+        good = profile_of("lab", {"call": "a:b", "arguments": {"token": SECRET}})
     assert SECRET not in repr(good)
 
 
