@@ -169,8 +169,10 @@ def _arguments(profile: Settings) -> list[str]:
     """Of the command that starts the workers of a job."""
     words = ["--preload", "dcompute.worker"]
     if profile.leaves:
-        # it varies by half, so that the workers of one moment do not leave at one moment
-        words += ["--lifetime", f"{profile.walltime - profile.leaves:.0f}s", "--lifetime-stagger", f"{profile.leaves / 2:.0f}s"]
+        lifetime = profile.walltime - profile.leaves
+        # it varies, so that the workers of one moment do not leave at one moment
+        stagger = min(profile.leaves / 2, lifetime / 4)
+        words += ["--lifetime", f"{lifetime:.0f}s", "--lifetime-stagger", f"{stagger:.0f}s"]
     if profile.resources:
         words += ["--resources", '"' + " ".join(f"{name}={amount:g}" for name, amount in sorted(profile.resources.items())) + '"']
     if profile.is_private:
