@@ -218,9 +218,9 @@ class Inputs:
             if not (self._is_told or all(prints)):
                 place = prints.index("")
                 self._tell_unseen(values[place], positions[place], keys[place])
-        make = Item._make
+        make, count = Item._make, len(values)
         with uncollected():
-            return [make(parts) for parts in zip(keys, values, prints, positions, sizes, _no(len(values)), strict=True)]
+            return [make(parts) for parts in zip(keys, values, prints, positions, sizes, [False] * count, [()] * count, strict=True)]
 
     def _keys(self, bunch: Bunch, roots: Sequence[Any], positions: Sequence[int]) -> tuple[list[ItemKey], list[str]]:
         if bunch.named is not None and self._key is None:
@@ -283,10 +283,6 @@ class Inputs:
                     raise KeyDerivationError(f"{what} is or holds a {found.kind}, which makes no input. {found.text}") from None
                 raise KeyDerivationError(f"{what}: {error.message}") from None
         return derive_many(roots)
-
-
-def _no(count: int) -> list[bool]:
-    return [False] * count
 
 
 def _plain(root: Any) -> Any:
