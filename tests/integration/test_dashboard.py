@@ -25,9 +25,9 @@ def cluster(**scheduler: Any) -> SpecCluster:
 def test_what_a_version_of_dask_lacks_costs_the_page_only(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """Where a part of the page cannot be imported, the preload warns, and the scheduler starts and works."""
     monkeypatch.setitem(sys.modules, "dcompute.dashboard.page", None)
-    with caplog.at_level(logging.WARNING, "dcompute.dashboard"), cluster(preload=["dcompute.dashboard"]) as started:
-        with Client(started, set_as_default=False) as client:
-            assert client.submit(sum, [1, 2]).result(20) == 3
+    caplog.set_level(logging.WARNING, "dcompute.dashboard")
+    with cluster(preload=["dcompute.dashboard"]) as started, Client(started, set_as_default=False) as client:
+        assert client.submit(sum, [1, 2]).result(20) == 3
     assert "no page /dcompute on the dashboard (ModuleNotFoundError" in caplog.text
 
 
