@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import shutil
 import socket
 from pathlib import Path
@@ -127,6 +128,7 @@ def open_cluster(profile: Settings) -> Opened:
 def _close(cluster: Any, profile: Settings) -> None:
     with contextlib.suppress(Exception):  # whatever is left ends by itself, when it finds no scheduler
         cluster.close(timeout=profile.timeout)
+    cluster.drop_certificates()
 
 
 def _encryption(profile: Settings) -> dict[str, Any]:
@@ -139,7 +141,9 @@ def _encryption(profile: Settings) -> dict[str, Any]:
 
 def _listening(profile: Settings) -> dict[str, Any]:
     """How the scheduler and the workers are reached."""
-    scheduler: dict[str, Any] = {"dashboard_address": profile.dashboard, "port": 0, "preload": ["dcompute.dashboard"]}
+    scheduler: dict[str, Any] = {"dashboard_address": profile.dashboard, "port": 0}
+    if importlib.util.find_spec("bokeh") is not None:  # else there is no dashboard at all
+        scheduler["preload"] = ["dcompute.dashboard"]
     if profile.host:
         scheduler["host"] = profile.host
     return {"scheduler_options": scheduler} | ({"interface": profile.interface} if profile.interface else {})
