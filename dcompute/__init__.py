@@ -13,12 +13,13 @@ The way of the data, and the modules in its order::
     keys, inputs, upstream, index, plan, cost  what to do it to, what is left to do, and what it costs
     window                                     the state machine: events in, instructions out, time is an argument
     clusters                                   where it is done: profiles, certificates, clusters that are found or started
+    demand, scaling, growth                    how many workers that wants of a cluster that scales
     graph, connection, intake, ledger, driver  what speaks to the scheduler and carries the instructions out
     run                                        what a user holds
     worker                                     what runs on worker nodes: batch, guardian, child, limits, meter
     dataset                                    the log, the parts, reading
     report                                     what is computed from datasets, and published
-    progress, cli                              what a person sees
+    progress, cli, dashboard                   what a person sees
 
 Names load when they are used: ``import dcompute`` loads neither Dask nor pandas nor Arrow.
 The module ``workload`` is the exception: it costs the standard library only, and loaded later it would hide the decorator of its name.

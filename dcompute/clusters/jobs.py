@@ -75,6 +75,14 @@ class SlurmJobs(SLURMCluster):  # type: ignore[misc]  # dask-jobqueue has no typ
         """What Slurm said to the last job that it did not take; "" where it takes them."""
         return next((job.refusal for job in self.workers.values() if job.refusal), "")
 
+    def drop_certificates(self) -> None:
+        """Remove the files with which jobs showed who they are: dask-jobqueue leaves them until this process ends."""
+        for name in ("_job_ca_file", "_job_cert", "_job_key"):
+            file = self.__dict__.pop(name, None)
+            if file is not None:
+                with contextlib.suppress(OSError):
+                    file.close()
+
     def _has_come(self, name: str, here: set[str]) -> bool:
         spec = self.worker_spec.get(name) or {}
         names = {f"{name}{suffix}" for suffix in spec.get("group", [""])}

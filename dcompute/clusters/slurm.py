@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import shutil
 import socket
 from pathlib import Path
@@ -127,6 +128,7 @@ def open_cluster(profile: Settings) -> Opened:
 def _close(cluster: Any, profile: Settings) -> None:
     with contextlib.suppress(Exception):  # whatever is left ends by itself, when it finds no scheduler
         cluster.close(timeout=profile.timeout)
+    cluster.drop_certificates()
 
 
 def _encryption(profile: Settings) -> dict[str, Any]:
@@ -139,7 +141,9 @@ def _encryption(profile: Settings) -> dict[str, Any]:
 
 def _listening(profile: Settings) -> dict[str, Any]:
     """How the scheduler and the workers are reached."""
-    scheduler: dict[str, Any] = {"dashboard_address": profile.dashboard, "port": 0, "preload": ["dcompute.dashboard"]}
+    scheduler: dict[str, Any] = {"dashboard_address": profile.dashboard, "port": 0}
+    if importlib.util.find_spec("bokeh") is not None:  # else there is no dashboard at all
+        scheduler["preload"] = ["dcompute.dashboard"]
     if profile.host:
         scheduler["host"] = profile.host
     return {"scheduler_options": scheduler} | ({"interface": profile.interface} if profile.interface else {})
@@ -169,8 +173,10 @@ def _arguments(profile: Settings) -> list[str]:
     """Of the command that starts the workers of a job."""
     words = ["--preload", "dcompute.worker"]
     if profile.leaves:
-        # it varies by half, so that the workers of one moment do not leave at one moment
-        words += ["--lifetime", f"{profile.walltime - profile.leaves:.0f}s", "--lifetime-stagger", f"{profile.leaves / 2:.0f}s"]
+        lifetime = profile.walltime - profile.leaves
+        # it varies, so that the workers of one moment do not leave at one moment
+        stagger = min(profile.leaves / 2, lifetime / 4)
+        words += ["--lifetime", f"{lifetime:.0f}s", "--lifetime-stagger", f"{stagger:.0f}s"]
     if profile.resources:
         words += ["--resources", '"' + " ".join(f"{name}={amount:g}" for name, amount in sorted(profile.resources.items())) + '"']
     if profile.is_private:

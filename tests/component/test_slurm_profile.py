@@ -45,6 +45,7 @@ def test_workers_leave_before_their_walltime_is_over() -> None:
     assert _arguments(profile())[2:6] == ["--lifetime", "6900s", "--lifetime-stagger", "150s"]
     assert _arguments(profile(walltime="10 min"))[2:6] == ["--lifetime", "540s", "--lifetime-stagger", "30s"]
     assert _arguments(profile(leave="1 min"))[2:6] == ["--lifetime", "7140s", "--lifetime-stagger", "30s"]
+    assert _arguments(profile(walltime="60 s", leave="40 s"))[2:6] == ["--lifetime", "20s", "--lifetime-stagger", "5s"]
     assert "--lifetime" not in _arguments(profile(leave=0))
 
 
