@@ -59,11 +59,15 @@ def test_long_item_has_its_own_figures():
 
 def test_short_items_share_the_batchs(tmp_path):
     """A short item has duration and CPU of its own; the bytes of all short ones together are shared."""
-    meter = Meter()
-    for _ in range(10):
-        meter.begin()
-        (tmp_path / "file").write_bytes(b"x" * 100_000)
-        figures = meter.end()
+    for _ in range(100):
+        meter, measured = Meter(), set()
+        for _ in range(10):
+            meter.begin()
+            (tmp_path / "file").write_bytes(b"x" * 100_000)
+            figures = meter.end()
+            measured.add(figures.measured)
+        if measured == {Measured.BATCH}:  # a busy machine makes long items of short ones
+            break
     shared = meter.batch()
     assert figures.measured == Measured.BATCH
     assert 0 < figures.duration < LONG
