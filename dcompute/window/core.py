@@ -89,6 +89,7 @@ class Core:
             if batch.twin is not None:
                 self.quotas.linger(batch.request, self.now)
             self.unpair(batch)
+            self.reopen(batch)
             self.slots.remove(batch)
             self.running -= len(batch.tries)
         elif batch.where == "looking":
@@ -108,8 +109,16 @@ class Core:
     def unpair(self, batch: Batch) -> None:
         """The twin of a batch, where it has one, is no longer in flight."""
         if batch.twin is not None:
+            self.reopen(batch.twin)
             self.slots.remove(batch.twin)
             batch.twin = None
+
+    def reopen(self, batch: Batch) -> None:
+        """What keeps apart from a batch may go where it was."""
+        if self.places.grouped and batch.worker is not None:
+            for found in self.queues.classes.values():
+                if found.lines is not None:
+                    found.lines.closed.discard(self.places.host(batch.worker))
 
     @property
     def placed(self) -> list[Batch]:

@@ -83,6 +83,7 @@ class Lines:
         self._home: dict[Groups, str | None] = {}
         self._kin: dict[Hashable, dict[Groups, None]] = {}  #: lines that belong together
         self.again = self.fresh = self.fresh_bytes = 0
+        self.closed: set[str] = set()  #: hosts for which there was none, and where nothing has changed since
 
     def offer(self, items: Iterable[Item]) -> None:
         """Take items from the plan."""
@@ -104,6 +105,7 @@ class Lines:
         if hosts == self._serving:
             return
         self._serving = hosts
+        self.closed.clear()
         for groups in list(self._lines):
             self._settle(groups)
 
@@ -139,6 +141,8 @@ class Lines:
             tries += found
             if self._places.hard or not found:
                 break
+        if not tries and count:
+            self.closed.add(host)
         return tries
 
     def clear(self) -> None:
@@ -157,6 +161,7 @@ class Lines:
 
     def _settle(self, groups: Groups) -> None:
         """Put a line where its home is now."""
+        self.closed.clear()
         home = self.home(groups)
         before = self._home.get(groups)
         if groups in self._home and before != home:

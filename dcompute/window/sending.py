@@ -155,7 +155,7 @@ class Sender:
     def _send_placed(self, found: ItemClass, size: int) -> bool:
         """Send a batch to the first idle worker for which there is one by the rules of the class."""
         core = self._core
-        slots, places = core.slots, core.places
+        slots, places, lines = core.slots, core.places, found.lines
         hosts: set[str] = set()
         workers = slots.idle(found.request, self._deep(found))
         for worker in self._preferred(found.request, workers):
@@ -163,6 +163,8 @@ class Sender:
             if host in hosts:
                 continue
             hosts.add(host)
+            if lines is not None and host in lines.closed and not (found.waiting or found.pieces):
+                continue
             found_one, batch = self._next_on(found, size, worker, host)
             if found_one:
                 return self._go(found, batch, worker)

@@ -151,6 +151,7 @@ class Twins:
         """The twin's task is the only one left."""
         slots, worker, started = self._core.slots, twin.worker, twin.started
         self._core.unpair(batch)
+        self._core.reopen(batch)
         slots.remove(batch)
         batch.again, batch.since, batch.allowed = twin.again, twin.since, twin.allowed
         slots.put(batch, worker)

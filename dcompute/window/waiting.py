@@ -45,4 +45,6 @@ def words(request: Request) -> str:
     if request.memory is not None:
         parts.append(f"{request.memory / 2**30:.2f} GiB of memory")
     parts += [f"{name}={amount:g}" for name, amount in request.resources]
+    wanted = [(rule.kind, name, texts) for rule in request.affinity if rule.hard for name, texts in rule.labels]
+    parts += [f"{kind} {name}={' or '.join(texts)}" for kind, name, texts in wanted]
     return ", ".join(parts)

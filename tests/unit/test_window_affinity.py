@@ -115,6 +115,7 @@ def test_without_a_worker_one_batch_goes_out_unless_a_new_worker_may_be_a_wrong_
     labelled = Hosts(on(zone="a"), workers="")
     assert labelled.offer("", "") == []
     assert labelled.why == [(Why.NO_WORKER, 2)]
+    assert labelled.window.reasons()[0].text == "no worker has room for 1 cpus, on zone=a"
     assert labelled.have("a1") == ["a1:"]
 
 
