@@ -88,7 +88,8 @@ class Batch:
     @property
     def results(self) -> list[int]:
         """Keys of the result rows."""
-        return [int(key) for path, _ in self.done.files[:-1] for key in pq.read_table(path)["item_key"].to_pylist()]
+        parts = [path for path, name in self.done.files if name.startswith("results/")]
+        return [int(key) for path in parts for key in pq.read_table(path)["item_key"].to_pylist()]
 
     def failed(self) -> dict[int, str]:
         """Kind of failure by index."""
