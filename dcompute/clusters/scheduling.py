@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import logging
 import resource
 from collections.abc import AsyncIterator
 from typing import Any
+
+from dcompute.dashboard import add_where_possible
 
 log = logging.getLogger("dcompute.clusters")
 
@@ -48,10 +49,7 @@ async def scheduler(
             security=security,
             dashboard_address=dashboard,
         ) as started:
-            if importlib.util.find_spec("bokeh") is not None:  # else there is no dashboard that a page could be on
-                from dcompute.dashboard import add
-
-                add(started)
+            await add_where_possible(started)
             if not beside:
                 started.add_plugin(_keeper())
             yield started

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import shutil
 import socket
 from pathlib import Path
@@ -15,6 +14,7 @@ from dcompute.clusters.addresses import is_loopback
 from dcompute.clusters.profiles import Opened, Profile
 from dcompute.clusters.tls import of_nodes, temporary
 from dcompute.config import Bytes, Count, Seconds
+from dcompute.dashboard import add_where_possible
 from dcompute.errors import ClusterError, MissingExtraError, SettingsError
 from dcompute.resources import GPU, WorkerOffer
 
@@ -119,6 +119,7 @@ def open_cluster(profile: Settings) -> Opened:
         cluster = SlurmJobs(offer=profile.offer, **_listening(profile), **_job(profile), **_encryption(profile))
     except (OSError, RuntimeError, ValueError) as error:
         raise ClusterError(f"the scheduler for Slurm jobs did not start on {profile.host or 'this machine'}: {error}") from error
+    cluster.sync(add_where_possible, cluster.scheduler)
     bounds = profile.adapt or (Adapt(min=profile.workers, max=profile.workers) if profile.workers else None)
     if bounds is not None:
         adapt(cluster, minimum=bounds.min, maximum=bounds.max, idle=profile.idle)
@@ -142,8 +143,6 @@ def _encryption(profile: Settings) -> dict[str, Any]:
 def _listening(profile: Settings) -> dict[str, Any]:
     """How the scheduler and the workers are reached."""
     scheduler: dict[str, Any] = {"dashboard_address": profile.dashboard, "port": 0}
-    if importlib.util.find_spec("bokeh") is not None:  # else there is no dashboard at all
-        scheduler["preload"] = ["dcompute.dashboard"]
     if profile.host:
         scheduler["host"] = profile.host
     return {"scheduler_options": scheduler} | ({"interface": profile.interface} if profile.interface else {})

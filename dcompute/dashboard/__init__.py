@@ -7,6 +7,7 @@ for nothing else. What the page is made of is internal to Dask: where a version 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import logging
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
@@ -40,6 +41,12 @@ def add(scheduler: Scheduler) -> bool:
         return False
     scheduler._dcompute_page = True
     return True
+
+
+async def add_where_possible(scheduler: Scheduler) -> None:
+    """Add the page to a scheduler of ours; where Bokeh is missing there is no dashboard at all, and nothing to be said."""
+    if importlib.util.find_spec("bokeh") is not None:
+        add(scheduler)
 
 
 def show(client: Client) -> str:

@@ -138,3 +138,9 @@ def test_the_other_pages_are_as_they_were(browser: Browser, client: Client, run:
         assert answer.status == 200
     stream = rectangles(client.get_task_stream())
     assert f"flux {HOSTILE}" in stream["name"]
+
+
+def test_schedulers_of_ours_have_the_page() -> None:
+    """A cluster by name needs no preload for it."""
+    with dc.cluster(kind="local", workers=1, threads=1) as cluster, urllib.request.urlopen(link(cluster.client), timeout=10) as answer:
+        assert answer.status == 200

@@ -89,16 +89,16 @@ def test_a_controller_and_a_node_daemon_that_are_killed_cost_no_item(slurm: Slur
     check(run, 300)
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(220)
 def test_a_run_outlives_the_walltime_of_its_jobs(slurm: Slurm, tmp_path: Path) -> None:
     """Workers leave before their walltime is over, others come in their place, and no item counts as failed."""
-    with cluster(tmp_path, workers=2, walltime="70 s", leave="45 s") as jobs:
-        run = dc.map(slow, range(300), tmp_path / "dataset", client=jobs)
+    with cluster(tmp_path, workers=2, walltime="80 s", leave="45 s") as jobs:
+        run = dc.map(slow, range(400), tmp_path / "dataset", client=jobs)
         until(lambda: len(jobs.scheduler_info["workers"]) == 2, 40, "both workers")
         first = set(jobs.scheduler_info["workers"])
-        assert run.wait(120)
+        assert run.wait(160)
         assert first.isdisjoint(jobs.scheduler_info["workers"])
-    check(run, 300)
+    check(run, 400)
     hosts = run.attempts(columns=["worker"]).compute()["worker"]
     assert hosts.nunique() >= 3
 
