@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from dcompute.dataset.archive import Copied
     from dcompute.dataset.compaction import Compaction
     from dcompute.dataset.deletion import Deletion
+    from dcompute.dataset.explaining import Explanation
     from dcompute.dataset.files import Files
     from dcompute.dataset.frames import Reading
     from dcompute.dataset.logs import Printed
@@ -213,6 +214,25 @@ class Dataset(Readable):
         from dcompute.reproduction import MISSING, reproduce
 
         return reproduce(self, key, workload, params=params, value=MISSING if value is ... else value)
+
+    def explain(self) -> Explanation:
+        """Why what waits of the run that is at work does not go out, as its driver said in the last seconds; print it."""
+        from dcompute.dataset.explaining import explain
+
+        self._refuse_past("explain")
+        state = self.refresh().state
+        return explain(self._store, state, driver_state(self._store, state))
+
+    def reprioritize(self, priority: int | str) -> str | None:
+        """Ask the run that is at work to go by another priority; see :meth:`Run.reprioritize`. Its id; None where no run is at work."""
+        from dcompute.dataset.explaining import reprioritize
+
+        self._refuse_past("reprioritize")
+        state = self.refresh().state
+        if not state.is_open or state.driver is None or driver_state(self._store, state) != "running":
+            return None
+        reprioritize(self._store, state.driver.run, priority)
+        return state.driver.run
 
     def cancel(self) -> str | None:
         """Ask the run that is at work to stop; its driver looks once a second.
