@@ -93,7 +93,8 @@ def test_fewer_units_are_kept_to_as_soon_as_they_are_not_used() -> None:
     units.resize(Quota(1))
     units.want, units.floor = 1, 2
     units.take()
-    assert len(locks.held) == 2 and "dcompute-licence-1-0" in locks.held
+    assert len(locks.held) == 2
+    assert "dcompute-licence-1-0" in locks.held
     units.floor = 1
     units.take()
     assert list(locks.held) == ["dcompute-licence-1-0"]
