@@ -8,7 +8,7 @@ from typing import Any, Literal
 import click
 
 from dcompute.cli import exits
-from dcompute.cli.options import Headed, Names, Priority, option
+from dcompute.cli.options import Headed, Names, option
 from dcompute.cli.reading import datasets, opened, opened_one
 from dcompute.cli.tables import print_json, print_table, rows, to_json
 
@@ -155,9 +155,9 @@ def explain(dataset: str, as_json: bool) -> None:
 
 @click.command("priority", cls=Headed, short_help="Let the run at work go before others, or after them.", epilog=exits.HELP)
 @click.argument("dataset")
-@click.argument("priority", type=Priority())
+@click.argument("priority")
 @option("Options", "--json", "as_json", is_flag=True, help="Write one JSON object.")
-def priority(dataset: str, priority: int, as_json: bool) -> None:
+def priority(dataset: str, priority: str, as_json: bool) -> None:
     """Give the run that is at work on DATASET another PRIORITY: urgent, high, normal, low or a number; higher goes first.
 
     What waits goes by it from then on, also against other runs on the same cluster. Where no run is at work nothing is done, and the exit
@@ -167,9 +167,13 @@ def priority(dataset: str, priority: int, as_json: bool) -> None:
     Example:
       dcompute priority s3://lab/flux high
     """
-    run = opened_one(dataset).reprioritize(priority)
+    from dcompute.priority import parse_priority
+
+    found = opened_one(dataset)
+    number = parse_priority(priority)
+    run = found.reprioritize(number)
     if as_json:
-        click.echo(to_json({"run": run, "requested": run is not None, "priority": priority}))
+        click.echo(to_json({"run": run, "requested": run is not None, "priority": number}))
     elif run is None:
         click.echo(f"no run is at work on {dataset}: there is nothing whose priority could change")
     else:

@@ -19,6 +19,7 @@ from dcompute.dataset.requests import post_request
 from dcompute.dataset.state import State, fold
 from dcompute.dataset.store import Store
 from dcompute.dataset.tallying import tallied
+from dcompute.dataset.told import told
 from dcompute.dataset.writer import dataset_id, open_dataset
 from dcompute.errors import UsageError
 from dcompute.records import STREAMS, SUCCEEDED
@@ -70,9 +71,9 @@ class Status:
         return asdict(self)
 
     def __str__(self) -> str:
-        told = {field.name.replace("_", " "): _told(field.name, getattr(self, field.name)) for field in fields(self)}
-        width = max(map(len, told))
-        return "\n".join(f"{name:<{width}}  {text}" for name, text in told.items() if text)
+        lines = {field.name.replace("_", " "): told(field.name, getattr(self, field.name)) for field in fields(self)}
+        width = max(map(len, lines))
+        return "\n".join(f"{name:<{width}}  {text}" for name, text in lines.items() if text)
 
 
 class Dataset(Readable):
@@ -387,30 +388,6 @@ class Dataset(Readable):
         }
         cells = "".join(f"<tr><th style='text-align:left'>{name}</th><td>{escape(text)}</td></tr>" for name, text in lines.items())
         return f"<b>{escape(self.url)}</b><table>{cells}</table>"
-
-
-def _told(name: str, value: Any) -> str:
-    """A field of the status as people read it; "" for one that says nothing."""
-    if value is None or value in ("", {}):
-        return ""
-    if name == "sources":
-        return ", ".join(f"{url} at entry {number:,}" for url, number in value.items())
-    if isinstance(value, Mapping):
-        return ", ".join(f"{count:,} {kind}" for kind, count in value.items())
-    if name in ("last_commit", "driver_since"):
-        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value))
-    if name == "bytes":
-        return _size(value)
-    return str(value) if name == "driver_pid" or not isinstance(value, int) else f"{value:,}"
-
-
-def _size(count: int) -> str:
-    size = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
 
 
 def open(url: str | PathLike[str], storage_options: Mapping[str, Any] | None = None, *, at: At = None) -> Dataset:
