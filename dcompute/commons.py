@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dcompute import window as w
 from dcompute.allowances import Allowances
@@ -55,6 +55,23 @@ class Commons:
     def others(self) -> Mapping[str, Words]:
         """What the other runs at the scheduler say of themselves."""
         return self._presence.others
+
+    @property
+    def beside(self) -> list[dict[str, Any]]:
+        """The other runs at the scheduler, for who asks why this one waits."""
+        found = []
+        for run, words in sorted(self.others.items()):
+            classes = [said for said in words.get("classes", ()) if isinstance(said, Mapping)]
+            found.append(
+                {
+                    "run": run,
+                    "workload": words.get("workload"),
+                    "weight": words.get("weight"),
+                    "priority": max((said.get("priority", 0) for said in classes), default=None),
+                    "flying": sum(int(said.get("flying", 0)) for said in classes),
+                }
+            )
+        return found
 
     def __enter__(self) -> Commons:
         return self

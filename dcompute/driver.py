@@ -23,10 +23,11 @@ from dcompute.assignment import Assignment
 from dcompute.commons import Commons
 from dcompute.config import settings
 from dcompute.dataset.compaction import compact_after_run
+from dcompute.dataset.explaining import Explanation, explanation
 from dcompute.dataset.patience import Patience
 from dcompute.dataset.requests import RequestWatch
 from dcompute.dataset.writer import Writer
-from dcompute.errors import ClusterError, DcomputeError, InputError, InternalError, RunCancelled, StoreError
+from dcompute.errors import DcomputeError, InputError, InternalError, RunCancelled, StoreError
 from dcompute.flights import Flights
 from dcompute.gaps import Gaps
 from dcompute.intake import Intake
@@ -111,6 +112,10 @@ class Driver(threading.Thread):
         """What the run did so far."""
         return self._standing.summary()
 
+    def explained(self) -> Explanation:
+        """What it waits for, as it said last."""
+        return explanation(self.assignment.store.url, self.run_id, self._standing.state, self._standing.explained)
+
     def outcomes(self) -> Iterator[Outcome]:
         """Outcomes in the order of their commits, until the run has ended; read by the caller's thread."""
         place = 0
@@ -181,8 +186,8 @@ class Driver(threading.Thread):
             self._standing.plan = self._intake.plan
             if not first.exhausted or first.items:
                 with self.assignment.connect() as connection:
-                    self._commons = Commons(connection, self.assignment, told=functools.partial(self._post, self._mind_others))
-                    with self._commons:
+                    told = functools.partial(self._post, self._mind_others)
+                    with Commons(connection, self.assignment, told=told) as self._commons:
                         self._drive(connection, first)
             self._drop_gone()
         finally:
@@ -296,7 +301,7 @@ class Driver(threading.Thread):
 
     def _on_task_end(self, number: int, again: int) -> None:
         if self._connection.lost:
-            raise self._cluster_lost()
+            raise self._placing.lost()
         self._hear(self._flights.landed(number, again))
 
     def _on_event(self, message: dict[str, Any]) -> None:
@@ -327,6 +332,7 @@ class Driver(threading.Thread):
 
     def _on_gap(self, text: str) -> None:
         self._standing.note(text)
+        self._beat()
         self._refuse_cancelled()
 
     def _on_cancel(self, reason: str) -> None:
@@ -378,12 +384,12 @@ class Driver(threading.Thread):
         return settings().driver.commit_interval
 
     def _beat(self) -> float:
-        self._writer.heartbeat(self._standing.counts())
+        self._writer.heartbeat(self._standing.beat(self._commons.beside))
         return settings().driver.heartbeat
 
     def _look_at_cluster(self) -> float:
         if self._connection.lost:
-            raise self._cluster_lost()
+            raise self._placing.lost()
         if self._placing.refresh():
             self._feed(self._placing.capacity(self._window.classes))
             self._rewrites.look()
@@ -401,11 +407,6 @@ class Driver(threading.Thread):
 
     def _look_soon(self) -> None:
         self._due[self._look_at_cluster] = 0.0
-
-    def _cluster_lost(self) -> ClusterError:
-        return ClusterError(
-            f"the scheduler at {self._placing.address} is gone. What was committed stays; start a cluster and {self.assignment.again}"
-        )
 
     # -- instructions --------------------
 

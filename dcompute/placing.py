@@ -30,7 +30,7 @@ BESIDE_SECONDS = 5.0
 #: How often (seconds) the scheduler is asked whether a worker that does not answer is still there.
 GONE_SECONDS = 1.0
 #: Seconds between two looks for a worker that a run waits for.
-WAIT_SECONDS = 0.5
+WAIT_SECONDS = 1.0
 #: Seconds for which a run waits for other workers, when all that are there cannot do the work.
 REFUSED_SECONDS = 60.0
 
@@ -103,6 +103,11 @@ class Placing:
         """What is to be said of workers that came, once."""
         news, self._news = self._news, []
         return news
+
+    def lost(self) -> ClusterError:
+        """The error that a scheduler means which is gone."""
+        again = self._assignment.again
+        return ClusterError(f"the scheduler at {self.address} is gone. What was committed stays; start a cluster and {again}")
 
     def capacity(self, classes: Iterable[Request]) -> Capacity:
         """What the cluster offers to these classes."""

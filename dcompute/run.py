@@ -18,6 +18,7 @@ from dcompute.summary import Summary
 if TYPE_CHECKING:
     from dcompute.assignment import Assignment
     from dcompute.dataset import Dataset
+    from dcompute.dataset.explaining import Explanation
     from dcompute.driver import Driver
     from dcompute.outlook import Preview
     from dcompute.progress import Progress, Snapshot
@@ -209,6 +210,10 @@ class Run:
     def cancel(self, reason: str = "cancelled by its owner") -> None:
         """End the run: children are killed, what is finished is committed, nothing more goes out. Returns at once."""
         self._driver.cancel(reason)
+
+    def explain(self) -> Explanation:
+        """Why what waits of this run does not go out, as of the last seconds; print it."""
+        return self._driver.explained()
 
     def reprioritize(self, priority: int | str) -> None:
         """Let what waits go by another priority from now on, also against other runs on the same cluster. Returns at once.

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from dcompute.dataset.explaining import Reason, Told
 from dcompute.errors import ClusterError, DcomputeError, InitializerError, ItemError, RunCancelled, TooManyFailures
 from dcompute.plan import Tally
 from dcompute.progress import Snapshot
 from dcompute.summary import Summary
 from dcompute.window import Counts
+from dcompute.window.waiting import words
 
 if TYPE_CHECKING:
     from dcompute.assignment import Assignment
     from dcompute.flights import Flights
     from dcompute.ledger import Ledger
     from dcompute.plan import Plan
-    from dcompute.window import End, Window
+    from dcompute.window import End, Waiting, Window
 
 #: The rate is that of the items which ended in this time (seconds): it follows changes, and does not jump with each batch.
 RATE_SECONDS = 30.0
@@ -33,6 +36,7 @@ class Standing:
         self._assignment = assignment
         self._window: Window | None = None
         self._flights: Flights | None = None
+        self.explained: dict[str, Any] = {}  #: what the last heartbeat said
         self._note = ""
         self._waits = ""
         self._began = time.monotonic()
@@ -71,6 +75,13 @@ class Standing:
         if counts is None:
             return {}
         return {"succeeded": counts.succeeded, "failed": counts.failed, "retrying": counts.retrying, "running": counts.running}
+
+    def beat(self, beside: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+        """Figures for the heartbeat, and why what waits does; called on the driver's thread."""
+        waiting = self._window.reasons() if self._window is not None and self.state == "running" else ()
+        told = Told(note=self._note, reasons=[_reason(one) for one in waiting], beside=beside)
+        self.explained = {**self.counts(), **told.to_json()}
+        return self.explained
 
     def told(self) -> dict[str, Any]:
         """Figures that other runs, scalers and dashboards at the same scheduler may read."""
@@ -155,6 +166,11 @@ class Standing:
             self._ended_at.popleft()
         since, before = self._ended_at[0]
         return (ended - before) / (now - since) if now > since else 0.0
+
+
+def _reason(waiting: Waiting) -> Reason:
+    seconds = None if waiting.until is None else max(0.0, waiting.until - time.monotonic())
+    return Reason(asks=words(waiting.request), items=waiting.items, why=str(waiting.why), text=waiting.text, seconds=seconds)
 
 
 def outcome_of(error: BaseException) -> Literal["cancelled", "failed"]:

@@ -136,7 +136,51 @@ def cancel(dataset: str, as_json: bool) -> None:
         click.echo(f"run {run} was asked to stop")
 
 
-COMMANDS = (status, failures, results, attempts, cancel)
+@click.command("explain", cls=Headed, short_help="Why what waits does not go out.", epilog=exits.HELP)
+@click.argument("dataset")
+@option("Options", "--json", "as_json", is_flag=True, help="Write one JSON object.")
+def explain(dataset: str, as_json: bool) -> None:
+    """Say why items of the run at work on DATASET wait: for each class how many, and why, and with which runs it shares its cluster.
+
+    The driver says so every few seconds; nothing but the dataset is asked.
+
+    
+    Examples:
+      dcompute explain s3://lab/flux
+      dcompute explain out/flux --json | jq .reasons
+    """
+    found = opened_one(dataset).explain()
+    click.echo(to_json(found.figures()) if as_json else str(found))
+
+
+@click.command("priority", cls=Headed, short_help="Let the run at work go before others, or after them.", epilog=exits.HELP)
+@click.argument("dataset")
+@click.argument("priority")
+@option("Options", "--json", "as_json", is_flag=True, help="Write one JSON object.")
+def priority(dataset: str, priority: str, as_json: bool) -> None:
+    """Give the run that is at work on DATASET another PRIORITY: urgent, high, normal, low or a number; higher goes first.
+
+    What waits goes by it from then on, also against other runs on the same cluster. Where no run is at work nothing is done, and the exit
+    code is 0.
+
+    
+    Example:
+      dcompute priority s3://lab/flux high
+    """
+    from dcompute.priority import parse_priority
+
+    found = opened_one(dataset)
+    number = parse_priority(priority)
+    run = found.reprioritize(number)
+    if as_json:
+        click.echo(to_json({"run": run, "requested": run is not None, "priority": number}))
+    elif run is None:
+        click.echo(f"no run is at work on {dataset}: there is nothing whose priority could change")
+    else:
+        click.echo(f"run {run} was asked to go by priority {priority}")
+
+
+COMMANDS = (status, failures, results, attempts, explain, priority, cancel)
 
 
 def _print(frame: Any, columns: tuple[str, ...] | None, shown: Mapping[str, Any]) -> None:

@@ -19,6 +19,7 @@ from dcompute.dataset.requests import post_request
 from dcompute.dataset.state import State, fold
 from dcompute.dataset.store import Store
 from dcompute.dataset.tallying import tallied
+from dcompute.dataset.told import told
 from dcompute.dataset.writer import dataset_id, open_dataset
 from dcompute.errors import UsageError
 from dcompute.records import STREAMS, SUCCEEDED
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from dcompute.dataset.archive import Copied
     from dcompute.dataset.compaction import Compaction
     from dcompute.dataset.deletion import Deletion
+    from dcompute.dataset.explaining import Explanation
     from dcompute.dataset.files import Files
     from dcompute.dataset.frames import Reading
     from dcompute.dataset.logs import Printed
@@ -69,9 +71,9 @@ class Status:
         return asdict(self)
 
     def __str__(self) -> str:
-        told = {field.name.replace("_", " "): _told(field.name, getattr(self, field.name)) for field in fields(self)}
-        width = max(map(len, told))
-        return "\n".join(f"{name:<{width}}  {text}" for name, text in told.items() if text)
+        lines = {field.name.replace("_", " "): told(field.name, getattr(self, field.name)) for field in fields(self)}
+        width = max(map(len, lines))
+        return "\n".join(f"{name:<{width}}  {text}" for name, text in lines.items() if text)
 
 
 class Dataset(Readable):
@@ -213,6 +215,25 @@ class Dataset(Readable):
         from dcompute.reproduction import MISSING, reproduce
 
         return reproduce(self, key, workload, params=params, value=MISSING if value is ... else value)
+
+    def explain(self) -> Explanation:
+        """Why what waits of the run that is at work does not go out, as its driver said in the last seconds; print it."""
+        from dcompute.dataset.explaining import explain
+
+        self._refuse_past("explain")
+        state = self.refresh().state
+        return explain(self._store, state, driver_state(self._store, state))
+
+    def reprioritize(self, priority: int | str) -> str | None:
+        """Ask the run that is at work to go by another priority; see :meth:`Run.reprioritize`. Its id; None where no run is at work."""
+        from dcompute.dataset.explaining import reprioritize
+
+        self._refuse_past("reprioritize")
+        state = self.refresh().state
+        if not state.is_open or state.driver is None or driver_state(self._store, state) != "running":
+            return None
+        reprioritize(self._store, state.driver.run, priority)
+        return state.driver.run
 
     def cancel(self) -> str | None:
         """Ask the run that is at work to stop; its driver looks once a second.
@@ -367,30 +388,6 @@ class Dataset(Readable):
         }
         cells = "".join(f"<tr><th style='text-align:left'>{name}</th><td>{escape(text)}</td></tr>" for name, text in lines.items())
         return f"<b>{escape(self.url)}</b><table>{cells}</table>"
-
-
-def _told(name: str, value: Any) -> str:
-    """A field of the status as people read it; "" for one that says nothing."""
-    if value is None or value in ("", {}):
-        return ""
-    if name == "sources":
-        return ", ".join(f"{url} at entry {number:,}" for url, number in value.items())
-    if isinstance(value, Mapping):
-        return ", ".join(f"{count:,} {kind}" for kind, count in value.items())
-    if name in ("last_commit", "driver_since"):
-        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value))
-    if name == "bytes":
-        return _size(value)
-    return str(value) if name == "driver_pid" or not isinstance(value, int) else f"{value:,}"
-
-
-def _size(count: int) -> str:
-    size = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
 
 
 def open(url: str | PathLike[str], storage_options: Mapping[str, Any] | None = None, *, at: At = None) -> Dataset:

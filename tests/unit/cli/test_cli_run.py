@@ -51,6 +51,18 @@ class TestOrder:
         assert found.options == {name: defaults[name] for name in found.options}
         assert set(found.options) == set(defaults) - {"workload", "inputs", "dataset", "input_checks"}  # which no option can say
 
+    def test_the_place_among_other_runs_reaches_the_run(self):
+        """Priorities by name, limits as they are written, times as they are written; what means nothing is refused."""
+        found = order(
+            "--priority", "high", "--weight", "3", "--limit", "licence=3", "--limit", "api=20/s", "--wait-for-workers", "5 min"
+        ).options
+        assert (found["priority"], found["weight"], found["wait_for_workers"]) == (10, 3.0, "5 min")
+        assert found["limits"] == {"licence": "3", "api": "20/s"}
+        with pytest.raises(click.BadParameter, match="urgent"):
+            order("--priority", "urgentt")
+        with pytest.raises(click.BadParameter, match="licence=3 or api"):
+            order("--limit", "licence")
+
     def test_options_of_files_reach_them(self):
         """What tells that a file changed, and how long it has to rest, are said of the files; what is gone of the run."""
         Path("b.txt").touch()
