@@ -333,12 +333,12 @@ class Idle:
         self._lock = threading.Lock()
         self._clock = clock
 
-    def take(self, identity: tuple[str, ...]) -> Child | None:
+    def take(self, identity: tuple[str, ...], *, ends_another: bool = True) -> Child | None:
         """A warm child of this run; where there is none, one of another run ends, because its slot is needed."""
         with self._lock:
             matching = [child for child in self._children if child.identity == identity and child.exit is None]
             chosen = matching[-1] if matching else None
-            ending = [] if chosen else self._children[:1]
+            ending = [] if chosen or not ends_another else self._children[:1]
             self._children = [child for child in self._children if child is not chosen and child not in ending]
         for child in ending:
             child.retire()

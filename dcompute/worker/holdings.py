@@ -111,6 +111,11 @@ class Holdings:
             self._shrink()
             return loan
 
+    def is_lending(self) -> bool:
+        """Whether children of this process have devices, which they will give back."""
+        with self._changed:
+            return any(self._shares.values())
+
     def in_use(self) -> list[str]:
         """Devices that no child has, and whose memory somebody uses all the same, with how much."""
         with self._changed:

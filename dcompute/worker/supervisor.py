@@ -123,15 +123,18 @@ class Supervisor:
             if spare is not None:
                 spare.retire()
         if child is None:
-            loan = Loan() if stopped is None else borrowing.devices(work, self._children, stopped=stopped)
-            try:
-                owner = self._guard() if guardians is None else self._guard_apart(guardians)
-            except BaseException:
-                loan.give_back()
-                raise
-            child = Child(owner, work.identity, environment=borrowing.environment(work), loan=loan)
+            found = Loan() if stopped is None else borrowing.devices(work, self._children, stopped=stopped, fresh=fresh)
+            child = found if isinstance(found, Child) else self._start(work, guardians, found)
         borrowing.bind(child, work)
         return child
+
+    def _start(self, work: Work, guardians: contextlib.ExitStack | None, loan: Loan) -> Child:
+        try:
+            owner = self._guard() if guardians is None else self._guard_apart(guardians)
+        except BaseException:
+            loan.give_back()
+            raise
+        return Child(owner, work.identity, environment=borrowing.environment(work), loan=loan)
 
     def _guard_apart(self, guardians: contextlib.ExitStack) -> GuardianHandle:
         """A guardian for one child, which ends with the batch; folders are kept by that of all."""
