@@ -1,0 +1,70 @@
+"""Several classes of work on one cluster: none stands in the way of another, and slots are used."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pandas as pd
+
+import dcompute as dc
+from tests.clusters.conftest import in_process
+from tests.processes import until
+
+#: Seconds of one batch that uses the GPU, and what a busy machine adds.
+GPU_BATCH, SLACK = 1.5, 1.5
+
+
+def spans(run: dc.Run) -> pd.DataFrame:
+    """When each item began and ended, in seconds, in the order of their beginnings."""
+    attempts = run.attempts().compute()
+    began = attempts["started"].astype("datetime64[us, UTC]").astype("int64") / 1e6
+    frame = pd.DataFrame({"began": began, "ended": began + attempts["duration"].astype(float)})
+    return frame.sort_values("began", ignore_index=True)
+
+
+def nap(x: int, seconds: float) -> int:
+    time.sleep(seconds)
+    return x
+
+
+def test_a_backlog_for_gpus_delays_other_work_by_one_batch_at_most(tmp_path: Path) -> None:
+    """One GPU, and eight batches for it; beside it items that need none begin one after another, on the other slot, and are done long before."""
+    with in_process({"nthreads": 2, "resources": {"CPU": 2, "GPU": 1}}) as client:
+        work = dc.workload(nap)
+        backlog = dc.map(work.options(gpus=1), range(8), tmp_path / "gpu", params={"seconds": GPU_BATCH}, batch_size=1, client=client)
+        until(lambda: backlog.status().succeeded, 60, "the first batch of the backlog")
+        run = dc.map(work, range(12), tmp_path / "cpu", params={"seconds": 0.01}, batch_size=1, client=client)
+        assert run.wait(60, progress="quiet")
+        left = 8 - backlog.status().succeeded
+        assert backlog.wait(90, progress="quiet")
+    begun = spans(run)["began"]
+    busy = spans(backlog)
+    gaps = begun.diff().dropna()
+    assert left >= 1, "the backlog was over first"
+    assert gaps.max() < GPU_BATCH + SLACK, gaps.tolist()
+    assert begun.iloc[-1] < busy["ended"].iloc[-1]
+
+
+def test_slots_are_used_under_a_mix_of_three_classes(tmp_path: Path) -> None:
+    """While three runs have work left, each with a class of its own, the cores of the worker are used nearly all the time."""
+    classes = {"gpu": {"gpus": 1}, "two": {"cpus": 2}, "one": {}}
+    with in_process({"nthreads": 4, "resources": {"CPU": 4, "GPU": 1}}) as client:
+        runs = {
+            name: dc.map(
+                dc.workload(nap).options(**asked), range(12), tmp_path / name, params={"seconds": 1.0}, batch_size=1, client=client
+            )
+            for name, asked in classes.items()
+        }
+        for run in runs.values():
+            assert run.wait(120, progress="quiet")
+    found = {name: spans(run) for name, run in runs.items()}
+    start, end = max(frame["began"].iloc[2] for frame in found.values()), min(frame["began"].iloc[-1] for frame in found.values())
+    used = 0.0
+    for name, frame in found.items():
+        inside = frame["ended"].clip(upper=end) - frame["began"].clip(lower=start)
+        used += inside.clip(lower=0).sum() * classes[name].get("cpus", 1)
+    share = used / (4 * (end - start))
+    print(f"{share:.1%} of 4 cores over {end - start:.1f} s")
+    assert end - start > 2
+    assert share >= 0.8
