@@ -23,20 +23,25 @@ def spans(run: dc.Run) -> pd.DataFrame:
     return frame.sort_values("began", ignore_index=True)
 
 
+def written(dataset: Path) -> int:
+    """How many batches of a run have their mark."""
+    return len(list(dataset.glob("attempts/*.parquet")))
+
+
 def nap(x: int, seconds: float) -> int:
     time.sleep(seconds)
     return x
 
 
 def test_a_backlog_for_gpus_delays_other_work_by_one_batch_at_most(tmp_path: Path) -> None:
-    """One GPU, and eight batches for it; beside it items that need none begin one after another, on the other slot, and are done long before."""
+    """One GPU, and eight batches for it: items that need none begin one after another on the other slot, and are done long before."""
     with in_process({"nthreads": 2, "resources": {"CPU": 2, "GPU": 1}}) as client:
         work = dc.workload(nap)
         backlog = dc.map(work.options(gpus=1), range(8), tmp_path / "gpu", params={"seconds": GPU_BATCH}, batch_size=1, client=client)
-        until(lambda: backlog.status().succeeded, 60, "the first batch of the backlog")
+        until(lambda: written(tmp_path / "gpu"), 60, "the first batch of the backlog")
         run = dc.map(work, range(12), tmp_path / "cpu", params={"seconds": 0.01}, batch_size=1, client=client)
         assert run.wait(60, progress="quiet")
-        left = 8 - backlog.status().succeeded
+        left = 8 - written(tmp_path / "gpu")
         assert backlog.wait(90, progress="quiet")
     begun = spans(run)["began"]
     busy = spans(backlog)
@@ -52,14 +57,14 @@ def test_slots_are_used_under_a_mix_of_three_classes(tmp_path: Path) -> None:
     with in_process({"nthreads": 4, "resources": {"CPU": 4, "GPU": 1}}) as client:
         runs = {
             name: dc.map(
-                dc.workload(nap).options(**asked), range(12), tmp_path / name, params={"seconds": 1.0}, batch_size=1, client=client
+                dc.workload(nap).options(**asked), range(6), tmp_path / name, params={"seconds": 4.0}, batch_size=1, client=client
             )
             for name, asked in classes.items()
         }
         for run in runs.values():
             assert run.wait(120, progress="quiet")
     found = {name: spans(run) for name, run in runs.items()}
-    start, end = max(frame["began"].iloc[2] for frame in found.values()), min(frame["began"].iloc[-1] for frame in found.values())
+    start, end = max(frame["began"].iloc[1] for frame in found.values()), min(frame["began"].iloc[-1] for frame in found.values())
     used = 0.0
     for name, frame in found.items():
         inside = frame["ended"].clip(upper=end) - frame["began"].clip(lower=start)
@@ -67,4 +72,4 @@ def test_slots_are_used_under_a_mix_of_three_classes(tmp_path: Path) -> None:
     share = used / (4 * (end - start))
     print(f"{share:.1%} of 4 cores over {end - start:.1f} s")
     assert end - start > 2
-    assert share >= 0.8
+    assert share >= 0.85
