@@ -33,12 +33,16 @@ def devices(
     held = held or holdings()
     seconds = settings().worker.device_wait if work.device_wait is None else work.device_wait
     since: float | None = None
-    while (loan := held.lend(work.batch.gpus)) is None:
+    while (loan := held.lend(work.batch.gpus, more=False)) is None:
         if stopped() is not None:
             raise Stopped
         if not fresh and (child := idle.take(work.identity, ends_another=False)) is not None:
             return child
-        is_coming = idle.end_one_with_devices() or (held.is_lending() and work.device_wait is None)
+        is_coming = idle.end_one_with_devices()
+        # others of this host may need what this worker could claim beside those that are about to be free
+        if not is_coming and (loan := held.lend(work.batch.gpus)) is not None:
+            return loan
+        is_coming = is_coming or (held.is_lending() and work.device_wait is None)
         since = time.monotonic() if is_coming or since is None else since
         if time.monotonic() - since >= seconds and not is_coming:
             raise SetupFailed(SetupFailure(text=_none_free(held, work, seconds), stage="devices"))

@@ -106,9 +106,10 @@ def test_a_worker_that_closes_leaves_its_devices_and_cores_to_others() -> None:
 
 def test_names_from_the_environment_are_taken_as_ours() -> None:
     """Lower-case ones, which no task could ask for."""
-    with dask.config.set({"distributed.worker.resources.gpu": 1}), in_process({}) as client:
+    words = {"distributed.worker.resources.gpu": 1, "distributed.worker.resources.cpu": 5}
+    with dask.config.set(words), in_process({}) as client:
         ((_, about),) = information(client).items()
-        assert about["resources"]["GPU"] == 1
+        assert (about["resources"]["GPU"], about["resources"]["CPU"]) == (1, 5)
         assert len(devices(about)) == 1
 
 

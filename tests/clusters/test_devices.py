@@ -61,7 +61,7 @@ def use(x: int, folder: str, share: float) -> dict[str, object]:
         with Path(folder, "violations").open("a") as told:
             told.write(f"{x} {seen} {share}\n")
     begun = time.monotonic()
-    time.sleep(0.002)
+    time.sleep(0.02)
     for file in files:
         file.close()
     return {"device": ",".join(seen), "begun": begun, "ended": time.monotonic(), "pid": os.getpid()}
