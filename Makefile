@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint unit component integration acceptance chaos etl bench
-.PHONY: test-oldest test-stores test-hosts test-browser test-slurm test-commands picture clean
+.PHONY: test-oldest test-clusters test-stores test-hosts test-browser test-slurm test-commands picture clean
 
 help: ## this list
 	@echo "make TARGET, with no set-up before:"
@@ -44,6 +44,9 @@ bench: ## the benchmarks, with figures
 
 test-oldest: ## the tests on the oldest supported versions
 	@./scripts/test-oldest
+
+test-clusters: ## workers that find out what they have: devices, cores, kills, neighbours
+	@./scripts/test-clusters
 
 test-stores: ## datasets on real S3, Azure and Google servers, which are killed too
 	@./scripts/test-stores

@@ -321,6 +321,8 @@ class Sender:
         core = self._core
         if found.request in core.counted:
             return False  # it would be executed beside the first
+        if found.request.gpus:
+            return False  # while it waits for a device at its worker, what needs none waits behind it: Dask looks at the first one only
         seconds = found.sizes.batch_seconds
         if seconds is None or seconds >= core.config.second_below or core.pause.why is not None:
             return False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 
@@ -13,38 +12,40 @@ from dcompute.worker.execution import SetupFailed, Stopped
 from dcompute.worker.holdings import Holdings, Loan, holdings
 from dcompute.worker.work import SetupFailure, Work
 
-logger = logging.getLogger("dcompute.worker")
-
 _LOOK_EVERY = 0.2
 
 
-def devices(work: Work, idle: Idle, *, stopped: Callable[[], str | None], held: Holdings | None = None) -> Loan:
-    """The devices for a child of a batch, as soon as there are some.
+def devices(
+    work: Work, idle: Idle, *, stopped: Callable[[], str | None], fresh: bool = False, held: Holdings | None = None
+) -> Loan | Child:
+    """The devices for a new child of a batch, as soon as there are some, or a warm child that has them and may (not ``fresh``) be used.
 
-    A device that a child without work has is taken from it. Dask counts devices, so a wait is short: for a tree that is being killed, for
-    another program that uses a device's memory, or for a share where shares of several sizes do not fit together.
+    A device that a child without work has is taken from it. Dask counts devices, so a wait is short: for a tree that is being killed, or
+    where shares of several sizes do not fit together. Where another program uses a device's memory, who needs one waits for the others.
 
     Raises
     ------
     Stopped
         The batch is to end.
     SetupFailed
-        There were none for too long: the batch goes elsewhere.
+        There were none for too long, and no child of this worker is about to give one back: the batch goes elsewhere.
     """
     held = held or holdings()
     seconds = settings().worker.device_wait if work.device_wait is None else work.device_wait
-    until = time.monotonic() + seconds
-    is_told = False
-    while (loan := held.lend(work.batch.gpus)) is None:
+    since: float | None = None
+    while (loan := held.lend(work.batch.gpus, more=False)) is None:
         if stopped() is not None:
             raise Stopped
-        if idle.end_one_with_devices():
-            until = max(until, time.monotonic() + _LOOK_EVERY)
-        elif time.monotonic() >= until:
+        if not fresh and (child := idle.take(work.identity, ends_another=False)) is not None:
+            return child
+        is_coming = idle.end_one_with_devices()
+        # others of this host may need what this worker could claim beside those that are about to be free
+        if not is_coming and (loan := held.lend(work.batch.gpus)) is not None:
+            return loan
+        is_coming = is_coming or (held.is_lending() and work.device_wait is None)
+        since = time.monotonic() if is_coming or since is None else since
+        if time.monotonic() - since >= seconds and not is_coming:
             raise SetupFailed(SetupFailure(text=_none_free(held, work, seconds), stage="devices"))
-        if not is_told and not work.device_wait:
-            is_told = True
-            logger.info("batch %s waits for a device", work.batch.id, extra={"action": "device_awaited"})
         held.wait(_LOOK_EVERY)
     return loan
 

@@ -29,6 +29,8 @@ START_TIMEOUT, DEATH_TIMEOUT = 60.0, 30.0
 CLOSE_TIMEOUT = 2.0
 #: Seconds that a child without work gets to run its exit handlers.
 GRACE = 2.0
+#: Children without work that stay when a child of another run is needed.
+MOST_IDLE = 16
 #: In the environment of every process below a child: what finds them when those who knew the tree are dead.
 MARK = "DCOMPUTE_TREE"
 
@@ -213,6 +215,7 @@ class Child:
         self.calls = 0  # calls of user code it has made
         self.setup_memory = 0
         self.idle_since = 0.0
+        self.held = 0  # bytes, when it began to wait
         self.killed_for: str | None = None
         self.oom_kills = system.oom_kills()
         self.token = output.new_token()
@@ -326,27 +329,43 @@ class Child:
 
 
 class Idle:
-    """Children without work, at most so many as there were slots; safe for threads."""
+    """Children without work, those of several runs while they take little; safe for threads.
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    Parameters
+    ----------
+    most_memory
+        Bytes that they may hold together, and still stay when a child of another run is needed.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic, *, most_memory: int = 0) -> None:
         self._children: list[Child] = []
+        self._most_memory = most_memory
         self._lock = threading.Lock()
         self._clock = clock
 
-    def take(self, identity: tuple[str, ...]) -> Child | None:
-        """A warm child of this run; where there is none, one of another run ends, because its slot is needed."""
+    def take(self, identity: tuple[str, ...], *, ends_another: bool = True) -> Child | None:
+        """A warm child of this run; where there is none, those of other runs end that are too many."""
         with self._lock:
             matching = [child for child in self._children if child.identity == identity and child.exit is None]
             chosen = matching[-1] if matching else None
-            ending = [] if chosen else self._children[:1]
+            ending = [] if chosen or not ends_another else self._surplus()
             self._children = [child for child in self._children if child is not chosen and child not in ending]
         for child in ending:
             child.retire()
         return chosen
 
-    def put(self, child: Child) -> None:
-        """Keep a child for the next batch of its run."""
-        child.idle_since = self._clock()
+    def _surplus(self) -> list[Child]:
+        """Those that waited longest, until what is left is not too many and holds not too much."""
+        kept: list[Child] = []
+        for child in reversed(self._children):
+            if len(kept) >= MOST_IDLE or sum(one.held for one in kept) + child.held > self._most_memory:
+                break
+            kept.append(child)
+        return self._children[: len(self._children) - len(kept)]
+
+    def put(self, child: Child, held: int = 0) -> None:
+        """Keep a child for the next batch of its run; ``held``: bytes that it holds."""
+        child.idle_since, child.held = self._clock(), held
         with self._lock:
             self._children.append(child)
 

@@ -95,8 +95,8 @@ class Holdings:
                     mine.append(device)
         return mine
 
-    def lend(self, gpus: float) -> Loan | None:
-        """Devices for a child; None where none are free now.
+    def lend(self, gpus: float, *, more: bool = True) -> Loan | None:
+        """Devices for a child; None where none are free now, of those that are held and (``more``) of those that can be claimed.
 
         Where this machine has none that anybody knows of, the child sees what its worker sees.
         """
@@ -106,10 +106,15 @@ class Holdings:
             if not self.visible():
                 self._tell_once()
                 return Loan()
-            chosen = self._chosen(gpus)
+            chosen = self._chosen(gpus, more=more)
             loan = None if chosen is None else self._lent(chosen, min(gpus, 1.0))
             self._shrink()
             return loan
+
+    def is_lending(self) -> bool:
+        """Whether children of this process have devices, which they will give back."""
+        with self._changed:
+            return any(self._shares.values())
 
     def in_use(self) -> list[str]:
         """Devices that no child has, and whose memory somebody uses all the same, with how much."""
@@ -123,12 +128,12 @@ class Holdings:
         with self._changed:
             self._changed.wait(seconds)
 
-    def _chosen(self, gpus: float) -> tuple[str, ...] | None:
+    def _chosen(self, gpus: float, *, more: bool) -> tuple[str, ...] | None:
         """Of those that are held; where these have no room, of others that can be had for this request."""
         kinds = {device.id: device.kind for device in self.visible()}
         chosen = allotment.devices(gpus, self._lendable(), kinds)
         for id in kinds:
-            if chosen is not None:
+            if chosen is not None or not more:
                 break
             if id not in self._shares and self._claims.claim(_device(id)):
                 self._shares[id] = []

@@ -14,6 +14,7 @@ from dcompute.worker import borrowing, scratch
 from dcompute.worker.children import Child, GuardianHandle, Idle
 from dcompute.worker.execution import Executor
 from dcompute.worker.holdings import Loan
+from dcompute.worker.limits import usable_memory
 from dcompute.worker.work import Execution, SetupFailure, Tick, Work
 
 __all__ = ["Execution", "SetupFailure", "Supervisor", "Tick", "Work", "release", "supervisor"]
@@ -22,6 +23,8 @@ __all__ = ["Execution", "SetupFailure", "Supervisor", "Tick", "Work", "release",
 IDLE = 60.0
 #: A child that holds this share of what its set-up left of its limit is not used again; these bytes where it has no limit.
 GROWTH_SHARE, GROWTH = 0.5, 1 << 30
+#: Share of the memory of all slots that children without work may hold when a child of another run is needed.
+IDLE_SHARE = 0.1
 
 
 class Supervisor:
@@ -35,7 +38,7 @@ class Supervisor:
 
     def __init__(self, idle: float = IDLE) -> None:
         self.idle = idle
-        self._children = Idle()
+        self._children = Idle(most_memory=int(IDLE_SHARE * usable_memory()))
         self._guardian: GuardianHandle | None = None
         self._lock = threading.Lock()
         self._folders: set[str] = set()
@@ -123,15 +126,18 @@ class Supervisor:
             if spare is not None:
                 spare.retire()
         if child is None:
-            loan = Loan() if stopped is None else borrowing.devices(work, self._children, stopped=stopped)
-            try:
-                owner = self._guard() if guardians is None else self._guard_apart(guardians)
-            except BaseException:
-                loan.give_back()
-                raise
-            child = Child(owner, work.identity, environment=borrowing.environment(work), loan=loan)
+            found = Loan() if stopped is None else borrowing.devices(work, self._children, stopped=stopped, fresh=fresh)
+            child = found if isinstance(found, Child) else self._start(work, guardians, found)
         borrowing.bind(child, work)
         return child
+
+    def _start(self, work: Work, guardians: contextlib.ExitStack | None, loan: Loan) -> Child:
+        try:
+            owner = self._guard() if guardians is None else self._guard_apart(guardians)
+        except BaseException:
+            loan.give_back()
+            raise
+        return Child(owner, work.identity, environment=borrowing.environment(work), loan=loan)
 
     def _guard_apart(self, guardians: contextlib.ExitStack) -> GuardianHandle:
         """A guardian for one child, which ends with the batch; folders are kept by that of all."""
@@ -142,12 +148,13 @@ class Supervisor:
 
     def _give(self, child: Child, limit: int | None) -> None:
         child.cores.give_back()
-        growth = child.memory() - child.setup_memory
+        held = child.memory()
+        growth = held - child.setup_memory
         allowed = GROWTH_SHARE * (limit - child.setup_memory) if limit else GROWTH
         if not child.is_ready or growth > allowed or child.owner is not self._guardian or self._closed.is_set():
             child.retire()
         else:
-            self._children.put(child)
+            self._children.put(child, held)
 
     def _reap(self) -> None:
         while not self._closed.wait(min(1.0, max(0.05, self.idle / 4))):

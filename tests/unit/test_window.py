@@ -46,6 +46,14 @@ def test_short_batches_get_a_second_one_a_slot() -> None:
     assert run.window.counts().batches == 10
 
 
+def test_what_asks_for_a_device_gets_no_second_batch() -> None:
+    """Waiting for a device at its worker, it would keep what needs none waiting behind it."""
+    run = Run(100, {"a": 3, "b": 2}, WindowConfig(request=Request(gpus=0.5), batch_size=1))
+    first = only(run.first, Send)[0]
+    run.tell(Ended(first.number, receipt(first, seconds=0.1)))
+    assert run.window.counts().batches == 5
+
+
 def test_where_only_the_window_counts_a_slot_has_one_batch_and_names_its_worker() -> None:
     """A second one would be executed beside the first, and one that may go anywhere where there is no room for it."""
     run = Run(100, {"a": 2, "b": 1}, WindowConfig(request=BASE, batch_size=1), counted=True)

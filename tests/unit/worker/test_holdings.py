@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -171,7 +172,9 @@ def test_a_wait_ends_when_a_device_is_given_back(two: Path) -> None:
     loans = [held.lend(1), held.lend(1)]
     assert held.lend(1) is None
     threading.Timer(0.05, lambda: loans[0].give_back() if loans[0] else None).start()
+    began = time.monotonic()
     held.wait(30)
+    assert time.monotonic() - began < 20
     assert lent(held, 1) == ["a"]
 
 
