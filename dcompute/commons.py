@@ -36,6 +36,7 @@ class Commons:
     """
 
     def __init__(self, connection: Connection, assignment: Assignment, *, told: Callable[[], None]) -> None:
+        self._connection = connection
         self._assignment = assignment
         self._run = assignment.spec.run
         self._told = told
@@ -78,7 +79,8 @@ class Commons:
 
     def __exit__(self, *_: object) -> None:
         # what may still execute keeps what it uses until that times out
-        self._allowances.close(give_back=self._flights is None or not self._flights.at_work)
+        idle = self._flights is None or not self._flights.at_work
+        self._allowances.close(give_back=idle and not self._connection.lost)
         self._presence.leave()
 
     def join(self, placing: Placing) -> None:

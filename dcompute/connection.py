@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,8 @@ log = logging.getLogger("dcompute.connection")
 
 #: A dead scheduler answers nothing: closing must not wait for it longer than this (seconds).
 CLOSE_SECONDS = 3.0
+#: Seconds in which a scheduler answers, or is as good as gone.
+ANSWER_SECONDS = 5.0
 #: Name under which a worker tells the scheduler what Dask has no place for: ``labels`` (names and texts), ``until`` (seconds since the
 #: epoch, when its walltime is over) and ``devices``.
 WORKER_INFORMATION = "dcompute"
@@ -88,7 +90,7 @@ class Connection:
     def forget(self, digest: str) -> None:
         """Let the scheduler drop what :meth:`keep` gave it."""
         with contextlib.suppress(Exception):
-            self.client.set_metadata(["dcompute", digest], None)
+            self.note(["dcompute", digest], None)
 
     @property
     def new_worker(self) -> WorkerOffer | None:
@@ -96,11 +98,28 @@ class Connection:
         offer = getattr(getattr(self._elastic, "_adaptive", None), "offer", None)
         return offer if isinstance(offer, WorkerOffer) else None
 
-    def noted(self, name: str) -> Any:
-        """What the scheduler keeps in its metadata under a name; None: nothing, or it does not answer."""
-        with contextlib.suppress(Exception):
-            return self.client.get_metadata([name], default=None)
-        return None
+    def note(self, names: Sequence[str], value: Any) -> None:
+        """Have the scheduler keep something in its metadata, under names within names.
+
+        Raises
+        ------
+        ClusterError
+            It does not answer.
+        """
+        self._asked("set_metadata", keys=list(names), value=value)
+
+    def noted(self, *names: str) -> Any:
+        """What the scheduler keeps there; None where that is nothing. See :meth:`note`."""
+        return self._asked("get_metadata", keys=list(names), default=None)
+
+    def _asked(self, what: str, **arguments: Any) -> Any:
+        # a client whose scheduler is gone tries to reach it for half a minute
+        if self.lost:
+            raise ClusterError(f"the scheduler at {self.address} is gone")
+        try:
+            return self.client.sync(getattr(self.client.scheduler, what), callback_timeout=ANSWER_SECONDS, **arguments)
+        except Exception as error:
+            raise ClusterError(f"the scheduler at {self.address} does not answer") from error
 
     def close(self) -> None:
         """Close our client, and the cluster where it is ours."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dcompute.demand import SCALING, SILENT_SECONDS, offer_told, why_impossible
+from dcompute.errors import ClusterError
 from dcompute.resources import WorkerOffer, slots
 
 if TYPE_CHECKING:
@@ -27,7 +29,9 @@ class Growth:
     def look(self) -> None:
         """Read again what the scaler says."""
         now = time.monotonic()
-        told = self._connection.noted(SCALING)
+        told: Any = None
+        with contextlib.suppress(ClusterError):  # whoever needs the scheduler hears of it
+            told = self._connection.noted(SCALING)
         self._told = told if isinstance(told, Mapping) else {}
         if self._told.get("number") != self._number:
             self._number, self._since = self._told.get("number"), now

@@ -103,12 +103,11 @@ class Presence:
         if self._thread.is_alive():
             self._thread.join(2 * EVERY_SECONDS)
         with contextlib.suppress(Exception):  # a scheduler that is gone knows of nobody
-            client = self._connection.client
-            client.set_metadata([RUNS, self._run], None)
-            table = dict(client.get_metadata([RUNS], {}))
+            self._connection.note([RUNS, self._run], None)
+            table = dict(self._connection.noted(RUNS) or {})
             if sum(words is None for words in table.values()) > MOST_NAMES:
                 # whoever says something at this moment says it again in a second
-                client.set_metadata([RUNS], {run: words for run, words in table.items() if words is not None})
+                self._connection.note([RUNS], {run: words for run, words in table.items() if words is not None})
 
     def _go_on(self) -> None:
         while not self._over.wait(EVERY_SECONDS):
@@ -123,10 +122,9 @@ class Presence:
 
     def _exchange(self) -> None:
         self._number += 1
-        client = self._connection.client
-        client.set_metadata([RUNS, self._run], {**self._words, "run": self._run, "number": self._number})
+        self._connection.note([RUNS, self._run], {**self._words, "run": self._run, "number": self._number})
         # of an in-process scheduler this is the table itself, in which others write meanwhile
-        table = dict(client.get_metadata([RUNS], {}))
+        table = dict(self._connection.noted(RUNS) or {})
         table.pop(self._run, None)
         self.others = self._sightings.look(table, time.monotonic())
         if self._also is not None:
