@@ -38,6 +38,8 @@ from dcompute.workload import Workload
 #: Batches that a whole run may end each second on an object store: three requests each (a look for the mark, results, mark), and up to
 #: four a second of the driver, stay below 50 while batches are a fourth shorter than expected.
 BATCHES_PER_SECOND = 12.0
+#: Of a run's weight; the most is as many times 1.
+_LEAST_WEIGHT = 1e-6
 #: What ``retry_failed`` may say beside True, False and kinds.
 NEVER = "never"
 
@@ -88,10 +90,15 @@ class Options:
         if self.priority is not None:
             parse_priority(self.priority)
         weight = self.weight
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf:
-            raise UsageError(f"weight={weight!r}: say a number above 0; a run of weight 2 gets twice the slots of one of weight 1")
-        if self.ageing is not None and not _time(self.ageing, "ageing"):
-            raise UsageError(f'ageing={self.ageing!r}: say a time above 0, such as "10 min", after which what waits goes one level higher')
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not _LEAST_WEIGHT <= weight <= 1 / _LEAST_WEIGHT:
+            raise UsageError(
+                f"weight={weight!r}: say a number such as 0.5 or 3, from a millionth to a million; a run of weight 2 gets twice the slots "
+                "of one of weight 1"
+            )
+        if self.ageing is not None and _time(self.ageing, "ageing") < 1:
+            raise UsageError(
+                f'ageing={self.ageing!r}: say a time from 1 s on, such as "10 min", after which what waits goes one level higher'
+            )
         if self.wait_for_workers is not None:
             _time(self.wait_for_workers, "wait_for_workers")
         parse_quotas(self.limits)

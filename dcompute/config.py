@@ -68,6 +68,9 @@ def _clusters(value: Any) -> Any:
 def _labels(value: Any) -> Any:
     if not isinstance(value, Mapping):
         raise ValueError("must be a mapping of names to texts, such as {room: b12}")  # noqa: TRY004  pydantic's way
+    for name, text in value.items():
+        if isinstance(text, bool) or not isinstance(text, str | int):  # YAML makes them of yes, 1.10 and nothing
+            raise ValueError(f"has {name}: {text!r}, which is no text: put it in quotes")  # noqa: TRY004
     return {str(name): str(text) for name, text in value.items()}
 
 

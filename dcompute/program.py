@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from dcompute.requirements import Requirements
 
 #: Placeholders that every command has; of the last two one value is said in brackets.
-NAMES = ("input", "key", "stem", "suffix", "scratch", "params")
+SUFFIX = "suffix"
+NAMES = ("input", "key", "stem", SUFFIX, "scratch", "params")
 #: Stands for the output where there is one.
 OUTPUT = "output"
 #: Seconds from SIGTERM to SIGKILL.
@@ -246,7 +247,7 @@ def program_of(command: Any, given: Declared, *, names: Sequence[str] = ()) -> P
         check=given.check,
         cwd=None if given.cwd is None else Word.of(given.cwd, "cwd="),
         env=tuple(sorted((str(name), Word.of(text, f"env[{name!r}]")) for name, text in given.env.items())),
-        grace=parse_seconds(given.grace),
+        grace=parse_seconds(given.grace, "grace"),
         names=(*NAMES, *names),
     )
     _check_codes(made)
@@ -439,11 +440,13 @@ def suffix_of(text: str) -> str:
     return PurePosixPath(text.rstrip("/")).suffix
 
 
-def safe(value: str) -> str:
+def safe(value: str, *, is_suffix: bool = False) -> str:
     """A value as part of a file's name: folders stay, what means something else to a storage or a shell does not.
 
-    Where anything had to be changed, eight digits of the value follow, so that two values never become one name.
+    Where anything had to be changed, eight digits of the value follow, so that two values never become one name. A suffix keeps its dot.
     """
+    if is_suffix and value.startswith("."):
+        return f".{safe(value[1:])}"
     steps = [_UNSAFE.sub("_", step)[:_LONGEST_STEP].strip(" .").lstrip("-") for step in value.split("/")]
     kept = "/".join(step for step in steps if step)
     if kept == value and kept:

@@ -46,7 +46,7 @@ class Quota:
         return f"{self.amount:g}/{_PERIODS[self.period].split()[0]}" if self.period in _PERIODS else f"{self.amount:g}/{self.period:g}s"
 
 
-def parse_quota(value: Any, name: str = "") -> Quota:
+def parse_quota(value: Any, name: str = "", what: str = "limits") -> Quota:
     """The limit that ``3``, ``"3"``, ``"20/s"`` or ``"1000 per hour"`` means.
 
     Raises
@@ -64,7 +64,7 @@ def parse_quota(value: Any, name: str = "") -> Quota:
             return Quota(amount, period * times)
     elif (amount := _number(value)) is not None:
         return Quota(amount)
-    which = f"limits[{name!r}]" if name else "limits="
+    which = f"{what}[{name!r}]" if name else what
     raise UsageError(f'{which}={value!r}: say a number at once, such as 3, or a rate, such as "20/s", "100/min" or "1000/h", above 0')
 
 
@@ -80,7 +80,7 @@ def parse_quotas(limits: Any, what: str = "limits") -> dict[str, Quota]:
         return {}
     if not isinstance(limits, Mapping) or not all(isinstance(name, str) and name.strip() for name in limits):
         raise UsageError(f'{what}={limits!r}: say names and how much there is, as {what}={{"licence": 3, "api": "20/s"}}')
-    return {name: parse_quota(value, name) for name, value in limits.items()}
+    return {name: parse_quota(value, name, what) for name, value in limits.items()}
 
 
 def check_uses(uses: Iterable[tuple[str, float]], limits: Mapping[str, Quota]) -> None:

@@ -166,7 +166,7 @@ def explain_gap(request: Request, offers: Iterable[WorkerOffer]) -> str:
         return ""
     wrong = missing(request.affinity, ((offer.host, offer.labels) for offer in offers))
     if wrong:
-        return f"{'; '.join(wrong)}. Start workers with such labels, or use hard=False"
+        return f"{'; '.join(wrong)}. Start workers that fit, or use hard=False"
     gaps = [gap for name, need in _needs(request).items() if (gap := _gap(name, need, offers))]
     if gaps:
         return f"{'; '.join(gaps)}. {_advice(request, declared)}"

@@ -11,6 +11,7 @@ from dcompute.cli import exits
 from dcompute.cli.options import Headed, Names, option
 from dcompute.cli.reading import datasets, opened, opened_one
 from dcompute.cli.tables import print_json, print_table, rows, to_json
+from dcompute.errors import UsageError
 
 #: Rows that a table shows where nothing is said.
 FIRST = 20
@@ -153,7 +154,13 @@ def explain(dataset: str, as_json: bool) -> None:
     click.echo(to_json(found.figures()) if as_json else str(found))
 
 
-@click.command("priority", cls=Headed, short_help="Let the run at work go before others, or after them.", epilog=exits.HELP)
+@click.command(
+    "priority",
+    cls=Headed,
+    short_help="Let the run at work go before others, or after them.",
+    epilog=exits.HELP,
+    context_settings={"ignore_unknown_options": True},  # -5 is a priority
+)
 @click.argument("dataset")
 @click.argument("priority")
 @option("Options", "--json", "as_json", is_flag=True, help="Write one JSON object.")
@@ -170,7 +177,10 @@ def priority(dataset: str, priority: str, as_json: bool) -> None:
     from dcompute.priority import parse_priority
 
     found = opened_one(dataset)
-    number = parse_priority(priority)
+    try:
+        number = parse_priority(priority)
+    except UsageError as error:  # its words are those of the option of a run
+        raise click.BadParameter(error.message.partition(": ")[2], param_hint="PRIORITY") from None
     run = found.reprioritize(number)
     if as_json:
         click.echo(to_json({"run": run, "requested": run is not None, "priority": number}))

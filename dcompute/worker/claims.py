@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
+from dcompute.errors import ClusterError
 from dcompute.worker import system
 
 #: Seconds for which a claim is waited for whose holder is dead: what it started is being killed.
@@ -64,6 +65,15 @@ class Claims:
             os.close(descriptor)
 
     def _open(self, name: str) -> int:
+        try:
+            return self._file(name)
+        except OSError as error:
+            raise ClusterError(
+                f"nothing can be claimed in {self._folder} ({error}): name a folder that all workers of this host can write to in the "
+                "setting dcompute.worker.claims"
+            ) from error
+
+    def _file(self, name: str) -> int:
         if not self._folder.is_dir():
             self._folder.mkdir(parents=True, exist_ok=True)
             with contextlib.suppress(OSError):  # workers of other users come here too

@@ -11,7 +11,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from dcompute.errors import ProgramError, WorkloadError
-from dcompute.program import GRACE, Declared, Program, Slot, is_elsewhere, is_url, program_of, safe, stem_of, suffix_of
+from dcompute.program import GRACE, SUFFIX, Declared, Program, Slot, is_elsewhere, is_url, program_of, safe, stem_of, suffix_of
 from dcompute.worker import context
 from dcompute.worker.advance import reader_of
 from dcompute.worker.elsewhere import fetched, placed
@@ -164,7 +164,7 @@ class Running:
 
     def _declare_outputs(self) -> None:
         for name, word in self._program.outputs:
-            where = word.filled(lambda slot: safe(self._text(slot, as_text)))
+            where = word.filled(lambda slot: safe(self._text(slot, as_text), is_suffix=slot.name == SUFFIX))
             if is_elsewhere(word.text):
                 self._places[name] = where
                 path = self._item.scratch / "outputs" / name / (os.path.basename(where) or name)  # noqa: PTH119

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from dcompute.config import settings
+from dcompute.errors import ClusterError
 from dcompute.resources import CPU, DISK, GPU, MEMORY, format_bytes
 from dcompute.worker import declaring, hardware, walltime
 from dcompute.worker.device import Device
@@ -75,14 +77,10 @@ def declare(worker: Any, words: dict[str, float], held: Holdings) -> Declared:
     chosen = settings().worker
     machine = hardware.read(chosen.scratch or worker.local_directory, held.visible())
     nthreads = worker.state.nthreads
-    wanted = int(words.get(GPU, declaring.devices_of(machine, nthreads)))
-    devices = tuple(held.claim_devices(wanted))
+    devices, cores = _claimed(held, machine, words, nthreads)
     if len(devices) < words.get(GPU, 0):
         text = "this worker was told GPU=%g, and %d devices are free here"
         logger.warning(text, words[GPU], len(devices), extra={"action": "devices_few"})
-    cores: tuple[int, ...] = ()
-    if chosen.affinity == "auto" and machine.has_own_cores:
-        cores = held.claim_cores(min(nthreads, len(machine.cores)), machine.cores)
     found = declaring.found(machine, nthreads, worker.memory_manager.memory_limit, len(devices))
     return Declared(
         resources={**found, **words},
@@ -91,6 +89,20 @@ def declare(worker: Any, words: dict[str, float], held: Holdings) -> Declared:
         labels={**labels(replace(machine, devices=devices)), **chosen.labels},
         until=walltime.end(os.environ, started=_started(worker), walltime=chosen.walltime, lifetime=worker.lifetime),
     )
+
+
+def _claimed(held: Holdings, machine: Machine, words: dict[str, float], nthreads: int) -> tuple[tuple[Device, ...], tuple[int, ...]]:
+    """The devices and the cores that this worker has for itself; none where nothing can be claimed, which harms nothing else."""
+    told = words.get(GPU, 0.0)
+    wanted = int(told) if GPU in words and 0 <= told < math.inf else declaring.devices_of(machine, nthreads)
+    try:
+        devices = tuple(held.claim_devices(wanted))
+        if settings().worker.affinity == "auto" and machine.has_own_cores:
+            return devices, held.claim_cores(min(nthreads, len(machine.cores)), machine.cores)
+    except ClusterError as error:
+        logger.warning("this worker declares no devices and has no cores of its own: %s", error, extra={"action": "claims_failed"})
+        return (), ()
+    return devices, ()
 
 
 def labels(machine: Machine) -> dict[str, str]:

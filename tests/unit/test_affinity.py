@@ -38,7 +38,7 @@ def test_a_worker_without_the_label_has_no_slot_and_the_error_says_which_there_a
     assert [slots(Request(affinity=(dc.on(zone="a"),)), offer, offers) for offer in offers] == [2, 0]
     assert [slots(Request(affinity=(dc.on(zone="a", hard=False),)), offer, offers) for offer in offers] == [2, 2]
     gap = explain_gap(Request(affinity=(dc.on(zone="c"),)), offers)
-    assert gap == "needs a worker with zone=c; there are zone=a or b. Start workers with such labels, or use hard=False"
+    assert gap == "needs a worker with zone=c; there are zone=a or b. Start workers that fit, or use hard=False"
     assert "no worker has such a label" in explain_gap(Request(affinity=(dc.on(rack=["1", "2"]),)), offers)
     assert missing([dc.off(host="n1")], [("n1", {})]) == ["must not be on host=n1; all workers are"]
     assert not missing([dc.on(zone="c", hard=False), dc.together()], [("n1", {})])

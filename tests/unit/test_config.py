@@ -80,6 +80,12 @@ class TestValues:
         with dask.config.set({"dcompute.worker.setup_timeout": 7}):
             assert config.settings().worker.setup_timeout == 7
 
+    @pytest.mark.parametrize("text", [True, 1.1, None, {"a": "b"}])
+    def test_a_label_that_is_no_text_is_refused(self, text):
+        """YAML makes others than texts of ``yes``, ``1.10`` and nothing: a rule would look for them in vain."""
+        with dask.config.set({"dcompute.worker.labels": {"spot": text}}), pytest.raises(SettingsError, match=r"spot.*put it in quotes"):
+            config.settings()
+
     def test_an_unquoted_off_is_off(self):
         """YAML reads a bare ``off`` as false."""
         with dask.config.set({"dcompute.metrics": False}):

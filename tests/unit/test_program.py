@@ -146,6 +146,13 @@ def test_different_values_stay_different_names(one: str, other: str) -> None:
     assert safe(one) != safe(other)
 
 
+def test_a_suffix_keeps_its_dot() -> None:
+    """Programs tell the format of an output by it."""
+    assert safe(".mkv", is_suffix=True) == ".mkv"
+    assert safe(".m\x00v", is_suffix=True).startswith(".m_v-")
+    assert safe("", is_suffix=True) == safe("")
+
+
 def test_stem_and_suffix_are_of_the_last_step() -> None:
     """Of URLs and paths alike."""
     assert (stem_of("s3://b/c/clip.a.mp4"), suffix_of("s3://b/c/clip.a.mp4")) == ("clip.a", ".mp4")

@@ -41,6 +41,12 @@ def test_what_is_no_limit_is_refused_by_name(text: Any) -> None:
         parse_quotas({"api": text})
 
 
+def test_a_limit_of_the_settings_is_refused_as_one() -> None:
+    """Whoever set it looks for it there."""
+    with pytest.raises(UsageError, match=r"^dcompute\.limits\['api'\]="):
+        parse_quotas({"api": "20/x"}, "dcompute.limits")
+
+
 @pytest.mark.parametrize("limits", [["api"], "api=3", {3: 3}, {"": 3}])
 def test_limits_are_names_and_amounts(limits: Any) -> None:
     """Anything else is refused."""
