@@ -6,11 +6,12 @@ import contextlib
 import os
 import socket
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from dcompute.config import settings
-from dcompute.records import BatchSpec
+from dcompute.records import BatchSpec, is_whole
 from dcompute.worker.limits import slot_limit
 
 #: States of a Dask worker that is about to be gone, and of a task that nobody wants any more.
@@ -91,10 +92,22 @@ class Slot:
         """Send what an item printed to whoever listens."""
         if self.worker is not None:
             with contextlib.suppress(Exception):
-                self.worker.log_event(PRINTED, message)
+                self.worker.log_event(PRINTED, sendable(message))
 
     def tell(self, run: str, message: dict[str, Any]) -> None:
         """Send an event to whoever follows a run; one that cannot be sent is lost, as storage holds the truth."""
         if self.worker is not None:
             with contextlib.suppress(Exception):
-                self.worker.log_event(f"dcompute-{run}", {**message, "task": self._key})
+                self.worker.log_event(f"dcompute-{run}", sendable({**message, "task": self._key}))
+
+
+def sendable(value: Any) -> Any:
+    """A message with its texts as they can be sent: half characters are escaped.
+
+    Dask makes bytes of an event only when it sends it, and a worker whose message cannot be made bytes of ends.
+    """
+    if isinstance(value, str):
+        return value if is_whole(value) else value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, Mapping):
+        return {sendable(name): sendable(one) for name, one in value.items()}
+    return [sendable(one) for one in value] if isinstance(value, list | tuple) else value
