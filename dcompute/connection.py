@@ -143,7 +143,7 @@ def offer_from(address: str, info: Mapping[str, Any]) -> WorkerOffer:
     )
 
 
-class _Hush:
+class Hush:
     """Lets only errors of ``distributed`` be printed while a local cluster is there.
 
     What its clusters do themselves, ``silence_logs=``, ends for all of them with the one that was there first.
@@ -155,6 +155,7 @@ class _Hush:
         self._levels: list[tuple[logging.Handler, int]] = []
 
     def hold(self) -> None:
+        """There is one more local cluster."""
         with self._lock:
             self._holders += 1
             if self._holders > 1:
@@ -165,6 +166,7 @@ class _Hush:
                 handler.setLevel(logging.ERROR)
 
     def release(self) -> None:
+        """There is one less; after the last one all is printed again."""
         with self._lock:
             self._holders -= 1
             if self._holders:
@@ -174,7 +176,7 @@ class _Hush:
             self._levels = []
 
 
-_hush = _Hush()
+hush = Hush()
 
 
 def existing_client() -> Client | None:
@@ -307,14 +309,14 @@ class _Locals:
                 del self._there[local.size]
         with contextlib.suppress(Exception):
             local.cluster.close(timeout=CLOSE_SECONDS)
-        _hush.release()
+        hush.release()
 
     def _started(self, workers: int | None) -> Any:
-        _hush.hold()
+        hush.hold()
         try:
             return _local_cluster(workers)
         except BaseException:
-            _hush.release()
+            hush.release()
             raise
 
 

@@ -12,7 +12,7 @@ from dcompute.clusters.members import Members, started
 from dcompute.clusters.profiles import Opened, Profile
 from dcompute.clusters.tls import Credentials, as_text, of_nodes
 from dcompute.config import Count
-from dcompute.connection import _hush as hush
+from dcompute.connection import hush
 from dcompute.errors import SettingsError
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 
 from dcompute.records import Receipt, Request
 from dcompute.retry import Retry
@@ -202,25 +202,37 @@ class Window:
         core.outsiders, core.slots.most = event.outsiders, event.most
         present = {worker for there in event.slots.values() for worker, count in there.items() if count > 0}
         self._twins.moved(present)
+        self._give_up_pinned(present)
+        self._take_back_loose(event)
+        core.slots.update(event.slots or {request: {} for request in self.classes}, event.target, core.placed)
+        if core.config.request.affinity:
+            self._serve_lines(event, present)
+
+    def _give_up_pinned(self, present: Set[str]) -> None:
+        """Batches whose tasks may run nowhere but on workers that are gone would wait for ever."""
+        core = self._core
         for batch in [batch for batch in core.out.values() if batch.allowed and present.isdisjoint(batch.allowed)]:
-            # Its task may run nowhere else and would wait for ever.
             core.say(Drop(batch.number))
             if batch.started or not core.config.idempotent:
                 self._settler.lose(batch, Lost(batch.number, batch.worker))
             else:
                 core.wait(batch)
+
+    def _take_back_loose(self, event: Capacity) -> None:
+        """Where there are slots now, batches that went out without could not be kept alone, or from where they must not go."""
+        core = self._core
         hard = core.places.hard
         for batch in [batch for batch in core.out.values() if (batch.alone or hard) and not batch.allowed and not batch.started]:
-            # It went out where there was no slot at all; where there is one now, it could not be kept alone, or from where it must not go.
             if any(event.slots.get(batch.request, {}).values()):
                 core.say(Drop(batch.number))
                 core.wait(batch)
-        core.slots.update(event.slots or {request: {} for request in self.classes}, event.target, core.placed)
-        if core.config.request.affinity:
-            core.places.update(event.hosts, event.labels, present)
-            for found in core.queues.classes.values():
-                if found.lines is not None:
-                    found.lines.serve({core.places.host(worker) for worker in core.slots.serving(found.request)})
+
+    def _serve_lines(self, event: Capacity, present: Set[str]) -> None:
+        core = self._core
+        core.places.update(event.hosts, event.labels, present)
+        for found in core.queues.classes.values():
+            if found.lines is not None:
+                found.lines.serve({core.places.host(worker) for worker in core.slots.serving(found.request)})
 
     def _amend(self, event: Event) -> list[Instruction]:
         """After the end: failures that come to light may make another end of one that was good."""

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 LINUX = sys.platform == "linux"
@@ -153,18 +153,21 @@ def kill_below(pid: int, *, spare: Collection[int] = (), patience: float = 2.0) 
     int
         How many were killed.
     """
+    return len(_kill_all(lambda: [one for one in _below(pid, spare) if is_alive(one)], patience))
+
+
+def _kill_all(find: Callable[[], list[int]], patience: float) -> set[int]:
+    """Kill what is found until nothing is any more, or for so many seconds; all that were killed."""
     killed: set[int] = set()
     deadline = time.monotonic() + patience
-    while True:
-        targets = [one for one in _below(pid, spare) if is_alive(one)]
-        if not targets or time.monotonic() > deadline:
-            return len(killed)
-        fresh = [one for one in targets if one not in killed]
+    while (targets := find()) and time.monotonic() <= deadline:
+        fresh = set(targets) - killed
         for one in targets:
             kill(one)
-        killed.update(fresh)
+        killed |= fresh
         if not fresh:
             time.sleep(0.001)
+    return killed
 
 
 def _below(pid: int, spare: Collection[int]) -> list[int]:
@@ -203,16 +206,7 @@ def kill_marked_below(pid: int, mark: bytes, *, patience: float = 2.0) -> int:
     int
         How many were killed.
     """
-    killed: set[int] = set()
-    deadline = time.monotonic() + patience
-    while time.monotonic() < deadline:
-        found = [one for one in descendants(pid) if is_alive(one) and mark in _environment(one)]
-        for one in found:
-            kill(one)
-        killed.update(found)
-        if not found:
-            break
-        time.sleep(0.001)
+    killed = _kill_all(lambda: [one for one in descendants(pid) if is_alive(one) and mark in _environment(one)], patience)
     for one in killed:
         with contextlib.suppress(ChildProcessError):
             os.waitpid(one, os.WNOHANG)
