@@ -15,15 +15,15 @@ from typing import Any
 import psutil
 
 
-def until(true: Callable[[], Any], seconds: float, what: str) -> Any:
-    """The first true answer; fails where none comes in time."""
+def until(true: Callable[[], Any], seconds: float, what: str, said: Callable[[], str] = str) -> Any:
+    """The first true answer; fails where none comes in time, with the end of what was said meanwhile."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         found = true()
         if found:
             return found
         time.sleep(0.02)
-    raise AssertionError(f"{what}: not within {seconds} s")
+    raise AssertionError(f"{what}: not within {seconds} s\n{said()[-4000:]}")
 
 
 class DaskProcesses:

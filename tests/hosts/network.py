@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -127,13 +126,3 @@ def network(folder: Path, *names: str) -> Iterator[Network]:
         yield there
     finally:
         there.remove()
-
-
-def wait_for(true: Any, seconds: float, what: str, said: Any = lambda: "") -> Any:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        found = true()
-        if found:
-            return found
-        time.sleep(0.1)
-    raise AssertionError(f"{what}: not within {seconds:.0f} s\n{said()[-4000:]}")

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from dcompute.clusters import tls
-from tests.hosts.network import BIN, Network, end, network, tool, wait_for
+from tests.hosts.network import BIN, Network, end, network, tool
 from tests.hosts.program import MARKER
+from tests.processes import until
 
 PROGRAM = Path(__file__).with_name("program.py")
 #: What no run here may take: a single wait for a worker that nobody reaches is 30 s.
@@ -35,17 +36,17 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
         scheduler = f"tls://{there.address('sched')}:8786"
         start = ("cluster", "start", "--tls", "certs", "--listen", scheduler, "--address-file", "lab.json")
         there.start("sched", str(BIN / "dcompute"), *start)
-        wait_for((there.folder / "lab.json").exists, 60, "a scheduler", lambda: there.said("sched"))
+        until((there.folder / "lab.json").exists, 60, "a scheduler", lambda: there.said("sched"))
         for name, more in (("open", ()), ("closed", ("--resources", "ONLY=2"))):
             there.start(name, *line_for_workers(there), *options(there, name), "--nthreads", "2", *more)
         for name in ("open", "closed"):
-            wait_for(functools.partial(is_registered, there, name), 60, f"worker {name}", functools.partial(there.said, name))
+            until(functools.partial(is_registered, there, name), 60, f"worker {name}", functools.partial(there.said, name))
         yield there
 
 
 def line_for_workers(hosts: Network) -> list[str]:
     """The line that ``dcompute cluster start`` shows to people, with the Python of these tests."""
-    wait_for(lambda: "Workers " in hosts.said("sched"), 30, "the line for workers")
+    until(lambda: "Workers " in hosts.said("sched"), 30, "the line for workers")
     (line,) = [line for line in hosts.said("sched").splitlines() if line.startswith("Workers ")]
     return [sys.executable, "-m", *line.removeprefix("Workers").split()]
 
@@ -71,7 +72,7 @@ def captured(hosts: Network, name: str) -> Iterator[Path]:
     """All packets between the hosts while the block lasts."""
     file = hosts.folder / f"{name}.pcap"
     process = hosts.start("sw", tool("tcpdump"), "-i", "br0", "-U", "-s", "0", "-Z", "root", "-w", str(file), log=name)
-    wait_for(lambda: "listening on" in hosts.said(name), 20, "the capture", lambda: hosts.said(name))
+    until(lambda: "listening on" in hosts.said(name), 20, "the capture", lambda: hosts.said(name))
     try:
         yield file
     finally:
@@ -112,7 +113,7 @@ def test_the_capture_would_show_plain_text(hosts: Network) -> None:
         "open", sys.executable, "-m", "dask", "worker", f"tcp://{host}:{port}", *options(hosts, "open"), log="plain-worker"
     )
     try:
-        wait_for(lambda: "Register worker" in hosts.said("plain"), 60, "a worker", lambda: hosts.said("plain-worker"))
+        until(lambda: "Register worker" in hosts.said("plain"), 60, "a worker", lambda: hosts.said("plain-worker"))
         with captured(hosts, "readable") as file:
             done, said = program(hosts, "work", "plain", port=port)
     finally:
@@ -164,7 +165,7 @@ def test_a_client_without_the_certificate_is_refused(hosts: Network) -> None:
 def test_a_worker_on_the_scheduler_s_host_is_sent_away(hosts: Network) -> None:
     """Its process ends, and the others stay."""
     worker = hosts.start("sched", *line_for_workers(hosts), *options(hosts, "sched"), log="beside")
-    wait_for(lambda: worker.poll() is not None, 60, "the end of that worker", lambda: hosts.said("beside"))
+    until(lambda: worker.poll() is not None, 60, "the end of that worker", lambda: hosts.said("beside"))
     assert "is on the scheduler's host, and is sent away" in hosts.said("sched")
 
 

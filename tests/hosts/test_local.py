@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 
 import dcompute as dc
-from tests.hosts.network import BIN, wait_for
-from tests.processes import kill_tree
+from tests.hosts.network import BIN
+from tests.processes import kill_tree, until
 
 SCRIPT = """
 import sys, time
@@ -49,12 +49,12 @@ def test_a_killed_program_takes_its_workers_along(tmp_path: Path, leaves_nothing
     (tmp_path / "script.py").write_text(SCRIPT)
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen([sys.executable, "script.py", "60"], cwd=tmp_path, stdout=log, stderr=log)
-    wait_for(lambda: "started" in (tmp_path / "log").read_text(), 60, "the run", (tmp_path / "log").read_text)
-    wait_for(lambda: len(below(process.pid)) >= 4, 30, "its workers")
+    until(lambda: "started" in (tmp_path / "log").read_text(), 60, "the run", (tmp_path / "log").read_text)
+    until(lambda: len(below(process.pid)) >= 4, 30, "its workers")
     children = below(process.pid)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    wait_for(lambda: not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children), 40, "their end")
+    until(lambda: not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children), 40, "their end")
 
 
 def test_cluster_start_ends_its_workers_with_itself(tmp_path: Path, leaves_nothing: None) -> None:
@@ -71,7 +71,7 @@ def test_cluster_start_ends_its_workers_with_itself(tmp_path: Path, leaves_nothi
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen([*beside, "--yes"], cwd=tmp_path, stdout=log, stderr=log)
     try:
-        wait_for((tmp_path / "here.json").exists, 60, "a scheduler", (tmp_path / "log").read_text)
+        until((tmp_path / "here.json").exists, 60, "a scheduler", (tmp_path / "log").read_text)
         children = below(process.pid)
         assert children
         with dc.cluster(tmp_path / "here.json") as cluster:
@@ -80,5 +80,5 @@ def test_cluster_start_ends_its_workers_with_itself(tmp_path: Path, leaves_nothi
         assert process.wait(40) == 0
     finally:
         kill_tree(process.pid)
-    wait_for(lambda: not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children), 20, "their end")
+    until(lambda: not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children), 20, "their end")
     assert not (tmp_path / "here.json").exists()

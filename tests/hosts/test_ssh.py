@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.hosts.network import BIN, Network, network, tool, wait_for
+from tests.hosts.network import BIN, Network, network, tool
+from tests.processes import until
 
 SECRET = "hunter2-in-no-command-line"
 PROGRAM = """
@@ -48,7 +49,7 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
         )
         for name in ("head", "node"):
             there.start(name, tool("sshd"), "-D", "-e", "-f", str(folder / "sshd_config"), log=f"sshd-{name}")
-            wait_for(lambda name=name: "listening" in there.said(f"sshd-{name}"), 20, "sshd", lambda name=name: there.said(f"sshd-{name}"))
+            until(lambda name=name: "listening" in there.said(f"sshd-{name}"), 20, "sshd", lambda name=name: there.said(f"sshd-{name}"))
         (folder / "program.py").write_text(PROGRAM)
         (folder / "lab.py").write_text("def double(x):\n    return 2 * int(x)\n")
         yield there
@@ -94,20 +95,20 @@ def test_a_run_on_hosts_that_ssh_reaches(hosts: Network) -> None:
     assert done.returncode == 0, done.stderr
     assert f"<Cluster ssh at tls://{hosts.address('head')}:" in done.stdout
     assert "20 succeeded" in done.stdout
-    wait_for(lambda: not members(hosts), 20, "the end of all members", lambda: "\n".join(members(hosts)))
+    until(lambda: not members(hosts), 20, "the end of all members", lambda: "\n".join(members(hosts)))
     assert not list(hosts.folder.rglob("*.pem"))
 
 
 def test_a_killed_program_leaves_nothing_on_the_hosts(hosts: Network) -> None:
     """Neither schedulers nor workers; and while they are there no command line has a secret."""
     process = hosts.start("user", sys.executable, "program.py", "30", log="killed", env=settings(hosts))
-    wait_for(lambda: "<Cluster ssh" in hosts.said("killed"), 60, "a cluster", lambda: hosts.said("killed"))
+    until(lambda: "<Cluster ssh" in hosts.said("killed"), 60, "a cluster", lambda: hosts.said("killed"))
     lines = members(hosts)
     assert sum("dcompute.clusters.member" in line for line in lines) >= 2
     assert not any(SECRET in line or "BEGIN" in line for line in lines)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    wait_for(lambda: not members(hosts), 30, "the end of all members", lambda: "\n".join(members(hosts)))
+    until(lambda: not members(hosts), 30, "the end of all members", lambda: "\n".join(members(hosts)))
 
 
 def test_a_command_takes_the_cluster_by_its_name(hosts: Network) -> None:
@@ -118,7 +119,7 @@ def test_a_command_takes_the_cluster_by_its_name(hosts: Network) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert re.search(r"5 succeeded", done.stdout)
-    wait_for(lambda: not members(hosts), 20, "the end of all members", lambda: "\n".join(members(hosts)))
+    until(lambda: not members(hosts), 20, "the end of all members", lambda: "\n".join(members(hosts)))
 
 
 @pytest.mark.parametrize(
@@ -136,7 +137,7 @@ def test_what_cannot_start_says_where_and_why(hosts: Network, changes: dict[str,
     assert done.returncode != 0
     assert said in done.stderr
     assert SECRET not in done.stderr
-    wait_for(lambda: not members(hosts), 20, "the end of all members", lambda: "\n".join(members(hosts)))
+    until(lambda: not members(hosts), 20, "the end of all members", lambda: "\n".join(members(hosts)))
 
 
 def test_a_cluster_that_stays_lets_programs_in(hosts: Network) -> None:
@@ -144,11 +145,11 @@ def test_a_cluster_that_stays_lets_programs_in(hosts: Network) -> None:
     assert hosts.run("user", str(BIN / "dcompute"), "certs", "certs").returncode == 0
     given = settings(hosts, {"tls": str(hosts.folder / "certs")})
     started = hosts.start("user", str(BIN / "dcompute"), "cluster", "start", "nodes", "--address-file", "nodes.json", log="kept", env=given)
-    wait_for((hosts.folder / "nodes.json").exists, 60, "the address", lambda: hosts.said("kept"))
+    until((hosts.folder / "nodes.json").exists, 60, "the address", lambda: hosts.said("kept"))
     code = "import dcompute as dc; c = dc.cluster('nodes.json', tls='certs'); print(len(c.client.scheduler_info(n_workers=-1)['workers']))"
     done = hosts.run("user", sys.executable, "-c", code)
     assert done.stdout.strip() == "1", done.stderr
     started.send_signal(signal.SIGTERM)
     assert started.wait(40) == 0
     assert not (hosts.folder / "nodes.json").exists()
-    wait_for(lambda: not members(hosts), 20, "the end of all members", lambda: "\n".join(members(hosts)))
+    until(lambda: not members(hosts), 20, "the end of all members", lambda: "\n".join(members(hosts)))
